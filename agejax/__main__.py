@@ -1,0 +1,66 @@
+"""`python -m agejax evaluate`: use trained weights from the command line."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from data_pipelines.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """The exit code; 2 for a mistake in the words or the data, told in one line."""
+    words = _parser().parse_args(argv)
+    try:
+        return words.command(words)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m agejax", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = commands.add_parser("evaluate", help="measure a finished run on any prepared data set", allow_abbrev=False)
+    add.add_argument(
+        "--checkpoint", type=Path, required=True, help="workdir of a finished run, or one stage's folder in it"
+    )
+    add.add_argument("--data", required=True, help="prepared data set, as synthetic, aaf, manifest")
+    add.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of prepared data sets (default: data)")
+    add.add_argument("--split", default="test", help="a split, several as val+test, or all (default: test)")
+    add.add_argument("--batch_size", type=int, default=256)
+    add.add_argument("--json", type=Path, help="write the numbers here")
+    add.add_argument("--predictions", type=Path, help="write id,age,sigma,predicted,predicted_std here")
+    add.set_defaults(command=evaluate)
+    return parser
+
+
+def evaluate(words: argparse.Namespace) -> int:
+    from agejax.training import checkpoint, evaluate
+    from agejax.training.sharding import make_mesh
+    from data_pipelines import builders
+
+    mesh = make_mesh()
+    description, variables = checkpoint.load_trained(words.checkpoint, mesh)
+    if description.objective.measures is None:
+        raise UserError(f"{words.checkpoint} was trained on identities: it gives no age; name a stage that does")
+    examples = builders.open_split(words.data, words.data_dir, words.split)
+    predictions = evaluate.predict_split(description, variables, examples, mesh, batch_size=words.batch_size)
+    numbers = evaluate.measure(predictions, description.median_label)
+    numbers |= {
+        "data": words.data,
+        "split": words.split,
+        "checkpoint": str(words.checkpoint),
+        "trained_on": description.data,
+    }
+    if words.predictions:
+        ids = [examples[int(row)]["id"] for row in predictions.index]
+        evaluate.write_predictions(words.predictions, ids, predictions)
+    if words.json:
+        words.json.write_text(json.dumps(numbers, indent=2) + "\n")
+    print(evaluate.sentence(numbers))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,173 @@
+"""Measures of saved predictions: numpy, float64, one number per example in. Does not import jax.
+
+    label, predicted   (n,) in years (or the scale of the score), finite
+    sigma              (n,) std of the votes in the same units; NaN = not known; 0 is legal
+
+DLDL-v2 is Gao et al., IJCAI 2018 and its journal version; AAR is the measure of the GTA contest (LAE).
+"""
+
+import math
+
+import numpy as np
+
+SMALLEST_SIGMA = 1e-10  # takes the place of σ = 0, as in the authors' evaluation.lua
+CUMULATIVE_SCORE_YEARS = range(1, 11)
+AGE_GROUPS = ("0-10", "11-20", "21-30", "31-40", "41-50", "51-60", "61-70", "71+")
+BOOTSTRAP_BLOCK = 1 << 21  # counts held at once: 16 MiB as float64
+
+
+def mae(label, predicted) -> float:
+    """Mean absolute error (1/n) Σ |ŷ - y|."""
+    return float(np.mean(np.abs(_error(label, predicted))))
+
+
+def rmse(label, predicted) -> float:
+    """√((1/n) Σ (ŷ - y)²): DLDL-v2 journal, Eq. 21."""
+    return float(np.sqrt(np.mean(np.square(_error(label, predicted)))))
+
+
+def pearson(label, predicted) -> float | None:
+    """Pearson correlation: DLDL-v2 journal, Eq. 22. None where either side is constant."""
+    label, predicted = _pair(label, predicted)
+    if np.ptp(label) == 0 or np.ptp(predicted) == 0:
+        return None
+    x, y = label - label.mean(), predicted - predicted.mean()
+    return float(x @ y / math.sqrt((x @ x) * (y @ y)))
+
+
+def epsilon_error(label, predicted, sigma) -> float | None:
+    """Mean of 1 - exp(-(ŷ - y)² / 2σ²) over examples whose σ is known, None where none is: DLDL-v2, Eq. 20.
+
+    As in the authors' code σ = 0 is 1e-10: such an example counts 1 unless its prediction is exact.
+    """
+    epsilon, known = _epsilon(label, predicted, sigma)
+    return float(epsilon[known].mean()) if known.any() else None
+
+
+def cumulative_score(label, predicted, years: float) -> float:
+    """Share in [0, 1] of examples with |ŷ - y| <= years: CS@k, the bound included."""
+    return float(np.mean(np.abs(_error(label, predicted)) <= years))
+
+
+def age_group(label) -> np.ndarray:
+    """int (n,): index into AGE_GROUPS, clip(⌈y / 10⌉, 1, 8) - 1; 10 is in the first, 10.5 in the second."""
+    return np.clip(np.ceil(np.asarray(label, np.float64) / 10), 1, len(AGE_GROUPS)).astype(int) - 1
+
+
+def mae_by_age_group(label, predicted) -> dict[str, dict]:
+    """{group: {"mae": float or None, "n": int}} for every group of AGE_GROUPS, the empty ones included."""
+    error, group = np.abs(_error(label, predicted)), age_group(label)
+    members = {name: error[group == g] for g, name in enumerate(AGE_GROUPS)}
+    return {name: {"mae": float(e.mean()) if len(e) else None, "n": len(e)} for name, e in members.items()}
+
+
+def median_baseline_mae(label, train_median: float | None = None) -> float:
+    """MAE of answering every example with the median of the training labels; without one, of these labels."""
+    label = np.asarray(label, np.float64)
+    return mae(label, np.full_like(label, np.median(label) if train_median is None else train_median))
+
+
+def aar(label, predicted) -> float:
+    """AAR = max(0, 7 - MAE) + max(0, 3 - σ), in [0, 10]; σ over the age groups that occur in the labels."""
+    groups = [g["mae"] for g in mae_by_age_group(label, predicted).values() if g["n"]]
+    return aar_from_groups(mae(label, predicted), groups)
+
+
+def aar_from_groups(overall_mae: float, group_maes) -> float:
+    """AAR with σ = √mean_j (MAE_j - MAE)², about the OVERALL MAE and not about the mean of the groups."""
+    sigma = math.sqrt(np.mean(np.square(np.asarray(group_maes, np.float64) - overall_mae)))
+    return max(0.0, 7.0 - overall_mae) + max(0.0, 3.0 - sigma)
+
+
+def summarise(label, predicted, sigma=None, *, resamples: int = 1000, seed: int = 0) -> dict:
+    """All measures with 95 % intervals, ready for json: Python floats, None where not defined.
+
+    Returns:
+      {"n", "mae", "rmse", "pearson", "epsilon_error", "cs": {"1": …, …, "10": …} as shares,
+      "mae_by_age_group": {group: {"mae", "n"}}, "intervals": {measure: [low, high]} for the four measures}.
+      The intervals are percentiles 2.5 and 97.5 of a seeded bootstrap over examples: they tell how far
+      another test set of this size may differ, not another training run.
+
+    Raises ValueError for no examples, unequal lengths, or a label or prediction that is not finite.
+    """
+    label, predicted = _pair(label, predicted)
+    sigma = np.full(len(label), np.nan) if sigma is None else sigma
+    return {
+        "n": len(label),
+        "mae": mae(label, predicted),
+        "rmse": rmse(label, predicted),
+        "pearson": pearson(label, predicted),
+        "epsilon_error": epsilon_error(label, predicted, sigma),
+        "cs": {str(k): cumulative_score(label, predicted, k) for k in CUMULATIVE_SCORE_YEARS},
+        "mae_by_age_group": mae_by_age_group(label, predicted),
+        "intervals": _intervals(_terms(label, predicted, sigma), resamples, np.random.default_rng(seed)),
+    }
+
+
+def _pair(label, predicted) -> tuple[np.ndarray, np.ndarray]:
+    label, predicted = np.asarray(label, np.float64), np.asarray(predicted, np.float64)
+    if label.ndim != 1 or label.shape != predicted.shape or not label.size:
+        raise ValueError(f"label has shape {label.shape}, predicted {predicted.shape}: expected (n,), n > 0")
+    for name, values in (("label", label), ("predicted", predicted)):
+        if broken := int((~np.isfinite(values)).sum()):
+            raise ValueError(f"{name} is not finite in {broken} of {len(values)} examples")
+    return label, predicted
+
+
+def _error(label, predicted) -> np.ndarray:
+    label, predicted = _pair(label, predicted)
+    return predicted - label
+
+
+def _epsilon(label, predicted, sigma) -> tuple[np.ndarray, np.ndarray]:
+    """The ε-error of every example, 0 where its σ is not known; and which are known."""
+    error, sigma = _error(label, predicted), np.asarray(sigma, np.float64)
+    if sigma.shape != error.shape:
+        raise ValueError(f"sigma has shape {sigma.shape}, expected {error.shape} as the labels")
+    known = ~np.isnan(sigma)
+    z = error / np.where(known, np.maximum(sigma, SMALLEST_SIGMA), 1.0)
+    return np.where(known, -np.expm1(-0.5 * np.square(z)), 0.0), known
+
+
+def _terms(label, predicted, sigma) -> np.ndarray:
+    """(n, 10): what a measure of any resample needs the sums of."""
+    error = predicted - label
+    # centred, as the second moments of ages about 0 would lose half of the digits
+    x, y = label - label.mean(), predicted - predicted.mean()
+    epsilon, known = _epsilon(label, predicted, sigma)
+    columns = (np.ones_like(x), np.abs(error), error**2, x, y, x * x, y * y, x * y, epsilon, known)
+    return np.stack(columns, axis=1)
+
+
+def _measures(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """{measure: (R,)} from (R, 10) sums of terms; NaN where not defined."""
+    n, absolute, square, x, y, xx, yy, xy, epsilon, known = sums.T
+    x_square, y_square = xx - x * x / n, yy - y * y / n
+    varied = (x_square > 1e-12 * xx) & (y_square > 1e-12 * yy)  # else what is left of it is rounding
+    scale = np.sqrt(np.where(varied, x_square * y_square, np.nan))
+    return {
+        "mae": absolute / n,
+        "rmse": np.sqrt(square / n),
+        "pearson": (xy - x * y / n) / scale,
+        "epsilon_error": epsilon / np.where(known > 0, known, np.nan),
+    }
+
+
+def _intervals(terms: np.ndarray, resamples: int, rng: np.random.Generator) -> dict[str, list[float] | None]:
+    """Percentiles 2.5 and 97.5 of every measure over resamples, drawn in blocks of bounded size."""
+    n = len(terms)
+    rows = max(1, BOOTSTRAP_BLOCK // n)
+    sizes = [min(rows, resamples - done) for done in range(0, resamples, rows)]
+    sums = np.concatenate([_draw_counts(rng, size, n) @ terms for size in sizes])
+    return {name: _percentiles(values) for name, values in _measures(sums).items()}
+
+
+def _draw_counts(rng: np.random.Generator, rows: int, n: int) -> np.ndarray:
+    """float64 (rows, n): how often each of n examples is in each resample of n examples."""
+    chosen = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+    return np.bincount(chosen.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+
+
+def _percentiles(values: np.ndarray) -> list[float] | None:
+    values = values[~np.isnan(values)]
+    return [float(v) for v in np.percentile(values, (2.5, 97.5))] if len(values) else None

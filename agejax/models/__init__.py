@@ -1,0 +1,1 @@
+"""Networks only: pixels in, features and logits out."""

@@ -1,0 +1,173 @@
+"""Objectives: the only place where years become targets and outputs become years again.
+
+A training step needs of an objective:
+
+    head_size                      width K of the last layer
+    target                         the label it reads: "age", "attractiveness" or "identity"
+    measures                       the validation measure, lower is better; None: there is none
+    loss(logits_BxK, batch)        (loss_B, metrics): unreduced float32 (B,), metrics a dict of float32 (B,)
+    predict(logits_BxK)            (value_B, spread_B): float32
+
+`batch` holds label, sigma, identity and mask as data_pipelines/schema.py describes. A padded row (mask 0)
+has loss, metrics and gradient exactly 0, whatever stands in it. An example without the label that is asked
+for (NaN, or identity -1) has loss NaN, so that it is noticed: keeping such examples out is the loader's part.
+
+A new recipe is a new class here and a new row in OBJECTIVES.
+"""
+
+import dataclasses
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from agejax import losses
+from agejax.labels import (
+    AGE,
+    LabelGrid,
+    at_least_float32,
+    encode_distribution,
+    expectation,
+    require_one_per_example,
+    spread,
+)
+from data_pipelines.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class JointLabelDistribution:
+    """KL to the label distribution plus λ times the L1 error of its expectation: DLDL-v2, Eq. 12.
+
+    kl_reduction="mean_elements" is what the authors' code minimises: KL / K + λ L1, since it averages the KL
+    over all B·K elements and the L1 over B. At λ = 1 the L1 term then weighs K times (101 for age) what is
+    printed.
+    """
+
+    lambda_: float = 1.0
+    default_sigma: float = 2.0  # in the grid's units, where the data has no σ; Morph's value
+    kl_reduction: Literal["batch_mean", "mean_elements"] = "batch_mean"
+    normalise: bool = True  # False: Eq. 1 as printed, a density that need not sum to 1
+    grid: LabelGrid = AGE
+    target: Literal["age", "attractiveness"] = "age"
+    measures: ClassVar[str | None] = "mae"
+
+    @property
+    def head_size(self) -> int:
+        return self.grid.size
+
+    def loss(self, logits_BxK, batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits_BxK, label_B, mask_B = _unpadded(logits_BxK, batch, self.grid)
+        kl_B = _kl(logits_BxK, label_B, batch["sigma"], mask_B, self)
+        error_B = losses.absolute_error(logits_BxK, label_B, self.grid)
+        scale = 1 / self.grid.size if self.kl_reduction == "mean_elements" else 1.0
+        loss_B = scale * kl_B + self.lambda_ * error_B
+        return _masked(mask_B, loss_B, kl=kl_B, absolute_error=error_B)
+
+    def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
+        return _expectation_and_spread(logits_BxK, self.grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelDistribution:
+    """KL to the label distribution alone: DLDL, which is DLDL-v2 with λ = 0."""
+
+    default_sigma: float = 2.0  # in the grid's units, where the data has no σ
+    normalise: bool = True  # False: Eq. 1 as printed
+    grid: LabelGrid = AGE
+    target: Literal["age", "attractiveness"] = "age"
+    measures: ClassVar[str | None] = "mae"
+
+    @property
+    def head_size(self) -> int:
+        return self.grid.size
+
+    def loss(self, logits_BxK, batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits_BxK, label_B, mask_B = _unpadded(logits_BxK, batch, self.grid)
+        kl_B = _kl(logits_BxK, label_B, batch["sigma"], mask_B, self)
+        error_B = losses.absolute_error(logits_BxK, label_B, self.grid)
+        return _masked(mask_B, kl_B, kl=kl_B, absolute_error=error_B)
+
+    def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
+        return _expectation_and_spread(logits_BxK, self.grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectationRegression:
+    """L1 error of the expectation alone: ER (l1) of the DLDL-v2 journal paper, Eq. 11."""
+
+    grid: LabelGrid = AGE
+    target: Literal["age", "attractiveness"] = "age"
+    measures: ClassVar[str | None] = "mae"
+
+    @property
+    def head_size(self) -> int:
+        return self.grid.size
+
+    def loss(self, logits_BxK, batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        logits_BxK, label_B, mask_B = _unpadded(logits_BxK, batch, self.grid)
+        error_B = losses.absolute_error(logits_BxK, label_B, self.grid)
+        return _masked(mask_B, error_B, absolute_error=error_B)
+
+    def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
+        return _expectation_and_spread(logits_BxK, self.grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Softmax over subjects, the pretraining of DLDL-v2. num_identities=0: to be set from the data."""
+
+    num_identities: int = 0
+    target: ClassVar[str] = "identity"
+    measures: ClassVar[str | None] = None
+
+    @property
+    def head_size(self) -> int:
+        if self.num_identities < 1:
+            raise UserError("num_identities is 0: set it to the number of identities in the data")
+        return self.num_identities
+
+    def loss(self, logits_BxK, batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        require_one_per_example(logits_BxK.shape[0], identity=batch["identity"], mask=batch["mask"])
+        mask_B = batch["mask"] > 0
+        logits_BxK = jnp.where(mask_B[:, None], logits_BxK, 0)
+        identity_B = jnp.where(mask_B, batch["identity"], 0)
+        loss_B = losses.cross_entropy(logits_BxK, identity_B)
+        correct_B = at_least_float32(jnp.argmax(logits_BxK, axis=1) == identity_B)
+        return _masked(mask_B, loss_B, accuracy=correct_B)
+
+    def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
+        """The likeliest identity as float32 (exact below 2^24), and the entropy in nats."""
+        log_p_BxK = jax.nn.log_softmax(at_least_float32(logits_BxK))
+        entropy_B = -jnp.sum(jnp.exp(log_p_BxK) * log_p_BxK, axis=1)
+        return at_least_float32(jnp.argmax(logits_BxK, axis=1)), entropy_B
+
+
+OBJECTIVES = {
+    "JointLabelDistribution": JointLabelDistribution,
+    "LabelDistribution": LabelDistribution,
+    "ExpectationRegression": ExpectationRegression,
+    "Identity": Identity,
+}
+
+
+def _unpadded(logits_BxK, batch, grid: LabelGrid):
+    """Logits, labels, bool mask; padding is replaced BEFORE the maths, as 0 · NaN is NaN in a gradient."""
+    require_one_per_example(logits_BxK.shape[0], label=batch["label"], mask=batch["mask"])
+    mask_B = batch["mask"] > 0
+    return jnp.where(mask_B[:, None], logits_BxK, 0), jnp.where(mask_B, batch["label"], grid.low), mask_B
+
+
+def _kl(logits_BxK, label_B, sigma_B, mask_B, objective):
+    require_one_per_example(label_B.shape[0], sigma=sigma_B)
+    sigma_B = jnp.where(jnp.isnan(sigma_B) | ~mask_B, objective.default_sigma, sigma_B)
+    target_BxK = encode_distribution(objective.grid, label_B, sigma_B, objective.normalise)
+    return losses.kl_divergence(logits_BxK, target_BxK)
+
+
+def _masked(mask_B, loss_B, **metrics_B):
+    return jnp.where(mask_B, loss_B, 0), {name: jnp.where(mask_B, m_B, 0) for name, m_B in metrics_B.items()}
+
+
+def _expectation_and_spread(logits_BxK, grid: LabelGrid):
+    p_BxK = jax.nn.softmax(at_least_float32(logits_BxK))
+    return expectation(p_BxK, grid), spread(p_BxK, grid)

@@ -1,0 +1,1 @@
+"""One stage of training: state, step, loop, checkpoints, evaluation."""

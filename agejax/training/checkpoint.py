@@ -1,0 +1,143 @@
+"""Checkpoints of one stage: the latest state with the data position, the best by validation, the finished one's card.
+
+<stage>/checkpoints/latest/<step>/   state (parameters, statistics, moments, step) and progress, in one atomic save
+<stage>/checkpoints/best/<step>/     parameters and statistics of the best validation
+<stage>/stage.json                   written when the stage is finished: which weights to use and how to feed them
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from agejax import specs
+from agejax.models.network import Network, init_variables, make_network
+from agejax.models.vgg import VGG
+from agejax.parameters import Tree
+from agejax.training.sharding import make_mesh, replicated
+from agejax.training.state import TrainState
+from data_pipelines.align import Alignment
+from data_pipelines.errors import UserError
+
+CARD = "stage.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What must be known to use trained weights."""
+
+    backbone: VGG
+    objective: Any
+    image_size: int
+    """Pixels."""
+    dtype: str
+    alignment: Alignment
+    data: str
+    """The data set trained on."""
+    median_label: float | None
+    """Median of the training labels, in the label's unit: what a blind guess would say. None: labels are identities."""
+
+    def network(self, trainable: str = "") -> Network:
+        return make_network(self.backbone, self.objective.head_size, self.dtype, trainable)
+
+
+class StageCheckpoints:
+    """The two checkpoint folders of a stage; saves run in the background, `close` waits for them."""
+
+    def __init__(self, stage_dir: Path):
+        keep_one = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
+        folder = stage_dir.absolute() / "checkpoints"
+        self.latest = ocp.CheckpointManager(folder / "latest", options=keep_one)
+        self.best = ocp.CheckpointManager(folder / "best", options=keep_one)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.latest.close()
+        self.best.close()
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict] | None:
+        """The newest complete save as (state, progress), placed like `like`; None where there is none."""
+        step = self.latest.latest_step()
+        if step is None:
+            return None
+        items = {"state": ocp.args.StandardRestore(_abstract(like)), "progress": ocp.args.JsonRestore()}
+        saved = self.latest.restore(step, args=ocp.args.Composite(**items))
+        return saved.state, saved.progress
+
+    def save(self, step: int, state: TrainState, progress: dict) -> None:
+        """Returns once the state is copied: the caller may donate its own."""
+        if step == self.latest.latest_step():
+            return
+        # a copy, as the step donates the state's buffers and on CPU the writer would read those very buffers
+        items = {"state": ocp.args.StandardSave(_copied(state)), "progress": ocp.args.JsonSave(progress)}
+        self.latest.save(step, args=ocp.args.Composite(**items))
+
+    def save_best(self, step: int, variables: dict) -> None:
+        if step != self.best.latest_step():  # a rerun after a kill may come by the same step again
+            self.best.save(step, args=ocp.args.StandardSave(_copied(variables)))
+
+
+def _copied(tree: Tree) -> Tree:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _abstract(tree: Tree) -> Tree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
+def write_card(stage_dir: Path, description: Description, summary: dict) -> None:
+    """Marks the stage as finished. Written whole or not at all."""
+    card = {"description": specs.encode(description)} | summary
+    partial = stage_dir / (CARD + ".partial")
+    partial.write_text(json.dumps(card, indent=2) + "\n")
+    partial.replace(stage_dir / CARD)
+
+
+def read_card(stage_dir: Path) -> dict | None:
+    path = stage_dir / CARD
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def find_stage(checkpoint: Path) -> Path:
+    """The finished stage that a path means: the stage's own folder, or the last one finished in a workdir."""
+    if not checkpoint.exists():
+        raise UserError(f"checkpoint {checkpoint} does not exist: give the workdir of a run, or a stage in it")
+    if (checkpoint / CARD).exists():
+        return checkpoint
+    cards = sorted(checkpoint.glob(f"*/{CARD}"), key=lambda path: path.stat().st_mtime_ns)
+    if not cards:
+        raise UserError(f"checkpoint {checkpoint} holds no finished stage: let its run end, or give another folder")
+    return cards[-1].parent
+
+
+def load_trained(checkpoint: Path, mesh: Mesh | None = None) -> tuple[Description, dict]:
+    """(description, {"params", "batch_stats"}) of a finished stage, on every device of the mesh."""
+    stage_dir = find_stage(Path(checkpoint)).absolute()
+    card = read_card(stage_dir)
+    saved = card["description"]
+    description = Description(**{name: specs.decode(saved[name], str(stage_dir)) for name in saved if name != "type"})
+    return description, load_variables(stage_dir, description, card["selected"], mesh or make_mesh())
+
+
+def load_variables(stage_dir: Path, description: Description, selected: str, mesh: Mesh) -> dict:
+    network, place = description.network(), replicated(mesh)
+    shapes = jax.eval_shape(lambda key: init_variables(network, key, description.image_size), jax.random.key(0))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    folder = stage_dir.absolute() / "checkpoints" / selected
+    with ocp.CheckpointManager(folder) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise UserError(f"{folder} holds no checkpoint: it was removed after the stage had finished")
+        if selected == "best":
+            return manager.restore(step, args=ocp.args.StandardRestore(like))
+        partial = ocp.args.PyTreeRestore(
+            item=like, restore_args=ocp.checkpoint_utils.construct_restore_args(like), partial_restore=True
+        )
+        return manager.restore(step, args=ocp.args.Composite(state=partial)).state

@@ -1,0 +1,95 @@
+"""From weights to saved predictions, and from those to numbers. Every example counts once, padding never."""
+
+import csv
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from agejax import metrics
+from agejax.training.checkpoint import Description
+from agejax.training.sharding import to_devices
+from agejax.training.step import make_predict_step
+from data_pipelines.loaders import Loader, eval_batches
+
+
+class Predictions(NamedTuple):
+    """One row an example, in the split's order; float32 in the label's unit."""
+
+    index: np.ndarray
+    label: np.ndarray
+    sigma: np.ndarray
+    """NaN = not known."""
+    value: np.ndarray
+    spread: np.ndarray
+
+
+def predict_split(
+    description: Description, variables: dict, examples, mesh: Mesh, *, batch_size: int = 256, loader: Loader = Loader()
+) -> Predictions:
+    """Predictions for every example of a split, cropped as the training images were; nothing is dropped."""
+    return predictor(description, examples, mesh, batch_size=batch_size, loader=loader)(variables)
+
+
+def predictor(
+    description: Description, examples, mesh: Mesh, *, batch_size: int = 256, loader: Loader = Loader()
+) -> Callable[[dict], Predictions]:
+    """variables → Predictions on one split; compiled once, for validation epoch after epoch."""
+    predict_step = make_predict_step(description.network(), description.objective, mesh)
+    batch_size = math.ceil(min(batch_size, len(examples)) / mesh.size) * mesh.size
+
+    def predict(variables):
+        batches = eval_batches(
+            examples, batch_size=batch_size, image_size=description.image_size, alignment=description.alignment,
+            target=description.objective.target, loader=loader,
+            process_index=jax.process_index(), process_count=jax.process_count(),
+        )  # fmt: skip
+        with batches:
+            return collect(jax.device_get(predict_step(variables, to_devices(batch, mesh))) for batch in batches)
+
+    return predict
+
+
+def collect(batches: Iterable[dict[str, np.ndarray]]) -> Predictions:
+    """Joins batches of rows, leaves padding out, and puts the rest in the split's order."""
+    pieces = []
+    for rows in batches:
+        real = rows["mask"] > 0
+        pieces.append(Predictions(*(rows[name][real] for name in Predictions._fields)))
+    together = Predictions(*(np.concatenate(column) for column in zip(*pieces)))
+    order = np.argsort(together.index, kind="stable")
+    return Predictions(*(column[order] for column in together))
+
+
+def measure(predictions: Predictions, median_label: float | None) -> dict:
+    """metrics.summarise, and the MAE of always answering the training median."""
+    summary = metrics.summarise(predictions.label, predictions.value, predictions.sigma)
+    return summary | {"median_baseline_mae": metrics.median_baseline_mae(predictions.label, median_label)}
+
+
+def sentence(numbers: dict) -> str:
+    """`MAE 4.31 [4.22, 4.40], n = 384 (synthetic test); always answering the training median: 20.30`."""
+    low, high = numbers["intervals"]["mae"]
+    where, blind = f"{numbers['data']} {numbers['split']}", numbers["median_baseline_mae"]
+    return (
+        f"MAE {numbers['mae']:.2f} [{low:.2f}, {high:.2f}], n = {numbers['n']:,} ({where}); "
+        f"always answering the training median: {blind:.2f}"
+    )
+
+
+def write_predictions(path: Path, ids: list[str], predictions: Predictions) -> None:
+    """CSV id,age,sigma,predicted,predicted_std; an unknown σ is left empty. Written whole or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("id", "age", "sigma", "predicted", "predicted_std"))
+        for row in range(len(predictions.index)):
+            sigma = predictions.sigma[row]
+            numbers = (predictions.label[row], sigma, predictions.value[row], predictions.spread[row])
+            texts = ["" if np.isnan(number) else f"{number:.9g}" for number in numbers]
+            writer.writerow((ids[int(predictions.index[row])], *texts))
+    partial.replace(path)

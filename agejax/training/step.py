@@ -1,0 +1,66 @@
+"""The jitted steps. They know neither pixels' meaning nor years: they average what the objective returns."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from agejax.models.network import Network
+from agejax.training.sharding import replicated, split
+from agejax.training.state import TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def make_train_step(
+    network: Network, objective, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """(state, batch) → (next state, batch means of the loss and the objective's metrics, at the OLD parameters).
+
+    The state is donated. Batch statistics are those of the whole batch, whatever the number of devices.
+    """
+
+    def mean_loss(params, batch_stats, batch):
+        variables = {"params": params, "batch_stats": batch_stats}
+        outputs, updates = network.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+        loss_B, metrics_B = objective.loss(outputs["logits"], batch)
+        means = {name: masked_mean(value_B, batch["mask"]) for name, value_B in metrics_B.items()}
+        loss = masked_mean(loss_B, batch["mask"])
+        return loss, (updates["batch_stats"], means | {"loss": loss})
+
+    def train_step(state, batch):
+        gradient_of = jax.value_and_grad(mean_loss, has_aux=True)
+        (_, (batch_stats, metrics)), grads = gradient_of(state.params, state.batch_stats, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
+
+    everywhere, rows = replicated(mesh), split(mesh)
+    return jax.jit(train_step, donate_argnums=0, in_shardings=(everywhere, rows), out_shardings=everywhere)
+
+
+def masked_mean(value_B: jax.Array, mask_B: jax.Array) -> jax.Array:
+    """Mean over rows whose mask is 1; what stands in the others, NaN included, does not count."""
+    return jnp.where(mask_B > 0, value_B, 0).sum() / jnp.maximum(mask_B.sum(), 1)
+
+
+def make_predict_step(network: Network, objective, mesh: Mesh) -> Callable[[dict, Batch], Batch]:
+    """(variables, batch) → label, sigma, index, mask, value, spread of every row, on every process.
+
+    value is the mean of the predictions for the image and for its mirror image, as in DLDL-v2; spread the standard
+    deviation of the even mixture of their two distributions. Both in the label's unit.
+    """
+
+    def predict_step(variables, batch):
+        both = jnp.stack([batch["image"], batch["image"][:, :, ::-1]])
+        value, spread = jax.vmap(lambda image: objective.predict(network.apply(variables, image)["logits"]))(both)
+        mean_B = value.mean(0)
+        spread_B = jnp.sqrt(jnp.maximum((spread**2 + value**2).mean(0) - mean_B**2, 0))
+        return {key: batch[key] for key in ("label", "sigma", "index", "mask")} | {"value": mean_B, "spread": spread_B}
+
+    everywhere, rows = replicated(mesh), split(mesh)
+    return jax.jit(predict_step, in_shardings=(everywhere, rows), out_shardings=everywhere)

@@ -1,0 +1,1 @@
+"""Pixels and years: records on disk, alignment, augmentation plans, loaders. Never imports jax."""

@@ -1,0 +1,69 @@
+"""Five points → the matrix that brings a face upright into the crop.
+
+Coordinates are x, y in pixels with the CENTRE of the top-left pixel at (0, 0), as OpenCV has them, so the
+centre of an image of width W is at (W-1)/2. The template is ArcFace's for 112 px (the 96x112 one of
+SphereFace moved by 8 px), multiplied by size/112, which is what public code does for other sizes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ARCFACE_112 = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)  # eyes, nose tip, mouth corners, image-left first
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How tightly a face is cropped: face_scale < 1 shows more around the face, > 1 less."""
+
+    face_scale: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.face_scale <= 4:
+            raise ValueError(f"face_scale {self.face_scale:g} must be above 0 and at most 4")
+
+
+def template(size: int, alignment: Alignment) -> np.ndarray:
+    """The five points in a crop of `size` px: float64 (5, 2), scaled about its centre by face_scale."""
+    centre = (size - 1) / 2
+    return centre + alignment.face_scale * (ARCFACE_112 * (size / 112) - centre)
+
+
+def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The least-squares similarity without reflection (Umeyama 1991) that takes points to target.
+
+    Both are (n, 2), the matrix is float64 (2, 3). As complex numbers: a = Σ conj(z)w / Σ|z|² of the centred
+    points is scale and rotation at once. Raises ValueError where all points coincide.
+    """
+    z = np.asarray(points, np.float64) @ (1, 1j)
+    w = np.asarray(target, np.float64) @ (1, 1j)
+    z_mean, w_mean = z.mean(), w.mean()
+    spread = np.sum(np.abs(z - z_mean) ** 2)
+    if not spread > 0:
+        raise ValueError("the landmarks are all at one point")
+    a = np.vdot(z - z_mean, w - w_mean) / spread
+    t = w_mean - a * z_mean
+    return np.array([[a.real, -a.imag, t.real], [a.imag, a.real, t.imag]])
+
+
+def whole_image_matrix(height: int, width: int, size: int) -> np.ndarray:
+    """The shorter side to `size`, the centre to the centre: float64 (2, 3), source → crop."""
+    scale = size / min(height, width)
+    centre = (size - 1) / 2
+    return np.array(
+        [[scale, 0, centre - scale * (width - 1) / 2], [0, scale, centre - scale * (height - 1) / 2]]
+    )
+
+
+def crop_matrix(
+    landmarks: np.ndarray, height: int, width: int, size: int, alignment: Alignment
+) -> np.ndarray:
+    """The matrix source → crop, float64 (2, 3), of an image whose five points are `landmarks` (5, 2).
+
+    NaN landmarks: the whole image is the face. height and width matter only then.
+    """
+    if np.isnan(landmarks).any():
+        return whole_image_matrix(height, width, size)
+    return similarity(landmarks, template(size, alignment))

@@ -1,0 +1,191 @@
+"""grain pipelines. A batch is a pure function of (seed, step): no state but the step, for any worker count.
+
+Position i of the endless stream is a row of the split (each epoch shuffled anew) and a random generator,
+both from (seed, i) alone. Batch b is positions b·B … (b+1)·B, across epochs, so no example is dropped;
+process p of n takes the p-th of n equal parts of every batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from data_pipelines import align, host, plans
+from data_pipelines.schema import LABELS
+
+
+class Source(Protocol):
+    """Records as in schema.py at random access; must be picklable where there are workers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> dict: ...
+
+
+@dataclass(frozen=True)
+class Loader:
+    """`workers` spawned processes (0 = this one does the work), with `threads` and `buffer` batches in each."""
+
+    workers: int = 0
+    threads: int = 2
+    buffer: int = 2
+
+    def __post_init__(self):
+        if self.workers < 0 or self.threads < 1 or self.buffer < 1:
+            raise ValueError(f"loader: workers must be 0 or more, threads and buffer 1 or more, got {self}")
+
+
+class Batches:
+    """An iterator for `with`, so that worker processes and shared memory end. After an error it is over.
+
+    With workers a batch lies in shared memory: one that is still held when Python exits (a global of a script)
+    makes grain print a harmless traceback.
+    """
+
+    def __init__(self, dataset: grain.IterDataset):
+        self._iterator = iter(dataset)
+
+    def __iter__(self) -> Iterator[dict]:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            return next(self._iterator)
+        except BaseException:
+            self.close()  # grain would go on after an error and skip the batch
+            raise
+
+    def close(self) -> None:
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator = None
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    start_step: int = 0,
+    augmentation: plans.Augmentation,
+    alignment: align.Alignment,
+    target: str = "age",
+    loader: Loader = Loader(),
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Endless batches as in schema.py's table, from batch start_step on; batch_size is that of all processes.
+
+    The union over the processes of batch b is the one-process batch b. Raises ValueError, from next() with
+    the record's id. Workers are spawned: the calling script then needs `if __name__ == "__main__"`.
+    """
+    if not len(source):
+        raise ValueError("there are no examples to train on")
+    load = partial(_train_example, source, image_size, augmentation, alignment, _label_keys(target))
+    stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(load)
+    return _batches(stream, batch_size, start_step, loader, process_index, process_count)
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    alignment: align.Alignment,
+    target: str = "age",
+    loader: Loader = Loader(),
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """Every example once and in order, not augmented; the last batch is filled up with mask 0 and index -1.
+
+    Every process gets the same number of batches. Errors as in train_batches.
+    """
+    load = partial(_eval_example, source, image_size, alignment, _label_keys(target))
+    padded = -(-len(source) // batch_size) * batch_size
+    stream = grain.MapDataset.range(padded).map(load)
+    return _batches(stream, batch_size, 0, loader, process_index, process_count)
+
+
+def _batches(stream, batch_size, start_step, loader, process_index, process_count) -> Batches:
+    if batch_size % process_count:
+        raise ValueError(f"batch_size {batch_size} cannot be divided among {process_count} processes")
+    cv2.setNumThreads(0)
+    mine = stream.batch(batch_size // process_count, drop_remainder=True)
+    mine = mine[start_step * process_count + process_index :: process_count]
+    buffer = max(loader.threads, loader.buffer)
+    dataset = mine.to_iter_dataset(grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=buffer))
+    if not loader.workers:
+        return Batches(dataset)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads an absl flag, which fails outside absl's app.run
+    workers = grain.MultiprocessingOptions(loader.workers, per_worker_buffer_size=loader.buffer)
+    return Batches(dataset.mp_prefetch(workers, worker_init_fn=_start_worker))
+
+
+def _start_worker(worker_index: int, worker_count: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _label_keys(target: str) -> tuple[str, str]:
+    if target not in LABELS:
+        raise ValueError(f"target {target!r} is not one of {', '.join(LABELS)}")
+    return LABELS[target]
+
+
+def _train_example(source, size, augmentation, alignment, keys, row: int, rng: np.random.Generator) -> dict:
+    def make_plan(matrix):
+        return plans.sample_plan(rng, matrix, size, augmentation)
+
+    return _example(source, row, size, alignment, keys, make_plan, augmentation.resize)
+
+
+def _eval_example(source, size, alignment, keys, row: int) -> dict:
+    if row >= len(source):
+        return _as_example(np.zeros((size, size, 3), np.uint8), 0, 0, -1, mask=0, row=-1)
+    return _example(source, row, size, alignment, keys, partial(plans.plain_plan, size=size))
+
+
+def _example(source, row, size, alignment, keys, make_plan, resize="antialias") -> dict:
+    record = source[row]
+    try:
+        image = _crop(record, size, alignment, make_plan, resize)
+    except ValueError as error:  # only a plain ValueError survives the way from a worker
+        raise ValueError(f"{record['id']}: {error}") from None
+    label, sigma = (record[key] for key in keys)
+    return _as_example(image, label, sigma, record["identity"], mask=1, row=row)
+
+
+def _crop(record, size, alignment, make_plan, resize) -> np.ndarray:
+    image, landmarks = record["image"], record["landmarks"]
+    height = width = 0
+    if np.isnan(landmarks).any():  # only then the size of the image decides, and it must be decoded first
+        image = host.decode(image)
+        height, width = image.shape[:2]
+    plan = make_plan(align.crop_matrix(landmarks, height, width, size, alignment))
+    return host.execute(image, plan, size, resize)
+
+
+def _as_example(image, label, sigma, identity, mask, row) -> dict:
+    return {
+        "image": image,
+        "label": np.float32(label),
+        "sigma": np.float32(sigma),
+        "identity": np.int32(identity),
+        "mask": np.float32(mask),
+        "index": np.int64(row),
+    }

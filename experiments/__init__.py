@@ -1,0 +1,1 @@
+"""Papers as experiments: the only place where names become objects."""

@@ -1,0 +1,235 @@
+"""Experiment → objects → a finished run. Straight-line: read top to bottom."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from agejax import metrics, specs
+from agejax.objectives import Identity
+from agejax.parameters import count
+from agejax.training import checkpoint, evaluate, loop
+from agejax.training.optim import make_optimizer
+from agejax.training.progress import Progress
+from agejax.training.sharding import check_batch_size, make_mesh, replicated
+from agejax.training.stages import Stage, start_variables
+from agejax.training.state import new_state
+from agejax.training.step import make_train_step
+from data_pipelines import builders
+from data_pipelines.errors import UserError
+from data_pipelines.loaders import train_batches
+from data_pipelines.schema import LABELS
+from experiments.config import FREE_TO_CHANGE, Experiment
+from experiments.report import write_report
+from experiments.results import CONFIG, RESULTS, new_results, sentence, write_results
+
+
+def run(experiment: Experiment, argv: list[str]) -> int:
+    """Trains what is not trained yet, evaluates the last stage on the test split, writes the report. The exit code."""
+    workdir = experiment.folder
+    check_claim(workdir, experiment)
+    if (workdir / RESULTS).exists():
+        print(f"{sentence(workdir)}\nFinished before; to run again, remove {workdir} or choose another --workdir.")
+        return 0
+    mesh = make_mesh()
+    ensure_data(experiment)
+    stages, left_out = with_labels(experiment)
+    trained = checkpoint.load_trained(experiment.init, mesh)[1] if experiment.init else None
+    origin = str(experiment.init)
+    claim(workdir, experiment)
+    try:
+        for number, stage in stages:
+            description, trained = run_stage(experiment, number, stage, trained, origin, mesh)
+            origin = str(workdir / stage.name)
+    except loop.Interrupted as stop:
+        print(f"{stop}; the same command goes on from there", flush=True)
+        return 128 + stop.signal
+    except loop.Diverged as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    results = new_results(experiment, argv) | {"left_out": left_out}
+    results["stages"] = {stage.name: summary_of(workdir / stage.name) for _, stage in stages}
+    report(experiment, description, trained, results, mesh)
+    print(sentence(workdir))
+    return 0
+
+
+def check_claim(workdir: Path, experiment: Experiment) -> None:
+    """Raises UserError where the workdir holds a run with other settings."""
+    path = workdir / CONFIG
+    if not path.exists():
+        return
+    theirs, mine = json.loads(path.read_text()), specs.encode(experiment)
+    changed = [name for name in differences(theirs, mine) if name.split(".")[0] not in FREE_TO_CHANGE]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run with another {', '.join(changed[:4])}: "
+            "choose another --workdir, or remove that folder"
+        )
+
+
+def claim(workdir: Path, experiment: Experiment) -> None:
+    """Makes the workdir this experiment's."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / CONFIG).write_text(json.dumps(specs.encode(experiment), indent=2) + "\n")
+
+
+def differences(a, b, path: str = "") -> list[str]:
+    """Dotted names at which two encoded configs differ; a stage goes by its name."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = sorted(a.keys() | b.keys())
+        return [name for key in keys for name in differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)]
+    if isinstance(a, list) and isinstance(b, list) and [stage["name"] for stage in a] == [stage["name"] for stage in b]:
+        return [name for one, other in zip(a, b) for name in differences(one, other, one["name"])]
+    return [] if a == b else [path]
+
+
+def ensure_data(experiment: Experiment) -> None:
+    """Drawn faces are prepared on first use; other sets must be there. Raises UserError with the command to type."""
+    names = {stage.data or experiment.data for stage in experiment.stages} | {experiment.data}
+    for name in sorted(names):
+        if name.split("/")[0] == "synthetic":
+            builders.prepare(name, experiment.data_dir)
+        builders.summary(name, experiment.data_dir)
+
+
+def with_labels(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict[str, str]]:
+    """The numbered stages whose data has the labels they train on, and why others are left out.
+
+    Only a pretraining on identities that no picture has is left out, aloud; other missing labels raise UserError.
+    """
+    stages, left_out = [], {}
+    for number, stage in enumerate(experiment.stages):
+        name, target = stage.data or experiment.data, stage.objective.target
+        share = builders.summary(name, experiment.data_dir)["labels"][target]
+        if share == 1:
+            stages.append((number, stage))
+        elif target == "identity" and share == 0 and len(experiment.stages) > 1:
+            left_out[stage.name] = f"{name} has no identities"
+            print(
+                f"{stage.name}: left out, as {name} has no identities; --{stage.name}.data=NAME pretrains on "
+                "another set, --init=CHECKPOINT starts from a trained trunk",
+                flush=True,
+            )
+        else:
+            raise UserError(f"stage {stage.name} trains on {target}, which {1 - share:.0%} of {name} lack")
+    return stages, left_out
+
+
+def run_stage(experiment: Experiment, number: int, stage: Stage, source, origin: str, mesh: Mesh):
+    """(description, variables) of the finished stage: trained now, or loaded where it was finished before."""
+    folder = experiment.folder / stage.name
+    if checkpoint.read_card(folder):
+        print(f"{stage.name}: finished before, skipped", flush=True)
+        return checkpoint.load_trained(folder, mesh)
+    folder.mkdir(parents=True, exist_ok=True)
+    check_batch_size(stage.batch_size, mesh)
+    name = stage.data or experiment.data
+    examples = builders.open_split(name, experiment.data_dir, stage.train_split)
+    description = describe(experiment, stage, examples)
+    network = description.network(stage.trainable)
+    steps, per_epoch = stage.steps(len(examples)), len(examples) / stage.batch_size
+
+    seed = int(np.random.SeedSequence([experiment.seed, number]).generate_state(1)[0])
+    variables, start = start_variables(network, experiment.image_size, seed, stage, source, origin)
+    print(f"{stage.name}: {len(examples):,} examples, {steps:,} steps of {stage.batch_size}; {start}", flush=True)
+    optimizer = make_optimizer(stage.optimizer, stage.schedule, variables["params"], stage.trainable, steps, per_epoch)
+    state = jax.device_put(new_state(variables, optimizer), replicated(mesh))
+
+    plan = loop.Plan(
+        stage.name, stage.batch_size, steps, per_epoch,
+        checkpoint_every=max(1, round(experiment.checkpoint_epochs * per_epoch)),
+        validate_every=max(1, round(experiment.validate_epochs * per_epoch)),
+    )  # fmt: skip
+    with checkpoint.StageCheckpoints(folder) as checkpoints:
+        state, summary = loop.train(
+            plan,
+            state,
+            make_train_step(network, description.objective, optimizer, mesh),
+            partial(open_training, experiment, stage, examples, seed),
+            make_validation(experiment, stage, description, mesh),
+            description.objective.measures,
+            checkpoints,
+            partial(Progress, folder, stage.name, steps, per_epoch),
+            mesh,
+        )
+    selected = "best" if experiment.select == "best" and summary["best"] else "latest"
+    summary |= {"parameters": count(state.params), "examples": len(examples), "selected": selected}
+    checkpoint.write_card(folder, description, summary)
+    if selected == "latest":
+        return description, state.variables
+    return description, checkpoint.load_variables(folder, description, selected, mesh)
+
+
+def describe(experiment: Experiment, stage: Stage, examples) -> checkpoint.Description:
+    objective, median = stage.objective, None
+    name = stage.data or experiment.data
+    if isinstance(objective, Identity):
+        objective = dataclasses.replace(
+            objective,
+            num_identities=objective.num_identities or builders.summary(name, experiment.data_dir)["num_identities"],
+        )
+    else:
+        median = float(np.nanmedian([examples[row][objective.target] for row in range(len(examples))]))
+    return checkpoint.Description(
+        experiment.model, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median
+    )
+
+
+def open_training(experiment: Experiment, stage: Stage, examples, seed: int, start_step: int):
+    return train_batches(
+        examples, batch_size=stage.batch_size, image_size=experiment.image_size, seed=seed, start_step=start_step,
+        augmentation=stage.augmentation, alignment=experiment.alignment, target=label_of(stage.objective),
+        loader=experiment.loader, process_index=jax.process_index(), process_count=jax.process_count(),
+    )  # fmt: skip
+
+
+def label_of(objective) -> str:
+    """The label column that batches carry; identities travel in every batch."""
+    return objective.target if objective.target in LABELS else "age"
+
+
+def make_validation(experiment: Experiment, stage: Stage, description, mesh: Mesh) -> Callable[[dict], dict] | None:
+    """variables → {measure: value} on the stage's validation split."""
+    if not stage.validation_split or description.objective.measures is None:
+        return None
+    examples = builders.open_split(description.data, experiment.data_dir, stage.validation_split)
+    size, loader = experiment.eval_batch_size, experiment.loader
+    predict = evaluate.predictor(description, examples, mesh, batch_size=size, loader=loader)
+
+    def validate(variables):
+        predictions = predict(variables)
+        return {"mae": metrics.mae(predictions.label, predictions.value)}
+
+    return validate
+
+
+def summary_of(folder: Path) -> dict:
+    return {name: value for name, value in checkpoint.read_card(folder).items() if name != "description"}
+
+
+def report(experiment: Experiment, description, variables: dict, results: dict, mesh: Mesh) -> None:
+    """predictions.csv, results.json and report.html of the last stage on the test split."""
+    workdir, began = experiment.folder, time.monotonic()
+    if description.objective.measures is None:
+        results["test"] = None
+        write_results(workdir, results)
+        return
+    examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
+    size, loader = experiment.eval_batch_size, experiment.loader
+    predictions = evaluate.predict_split(description, variables, examples, mesh, batch_size=size, loader=loader)
+    ids = [examples[int(row)]["id"] for row in predictions.index]
+    evaluate.write_predictions(workdir / "predictions.csv", ids, predictions)
+    test = evaluate.measure(predictions, description.median_label)
+    results["median_baseline_mae"] = test.pop("median_baseline_mae")
+    where = {"data": experiment.data, "split": experiment.test_split}
+    results["test"] = where | {"seconds": round(time.monotonic() - began, 1)} | test
+    write_results(workdir, results)
+    write_report(workdir, examples)

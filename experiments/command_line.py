@@ -1,0 +1,165 @@
+"""`--config=NAME --finetune.epochs=5` → an Experiment. Nothing heavy is imported until a config is named."""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import io
+import re
+from typing import Annotated, Any
+
+from data_pipelines.errors import UserError
+from experiments.configs import CONFIGS
+
+USAGE = """\
+usage: python experiments/run.py --config=NAME [options]
+       python experiments/run.py --list
+
+Trains the stages of a config, evaluates, and writes a report into the workdir. The same command again goes on where
+it stopped.
+
+  --config=NAME          which experiment (--list shows them)
+  --data=NAME            prepared data set (default: synthetic, drawn faces, prepared on first use)
+  --data_dir=DIR         folder of prepared data sets (default: data)
+  --workdir=DIR          folder of this run (default: runs/<config>)
+  --stages=A,B           only these stages
+  --init=CHECKPOINT      start from the trunk of a finished run or stage
+  --recipe=paper|official  formulas as printed, or as the authors' code has them
+  --image_size=PIXELS    --seed=INT    --dtype=float32|bfloat16    --loader.workers=INT
+
+Every field can be set by its dotted name, stages by theirs: --model.compression=0.25 --finetune.epochs=5
+--finetune.objective.lambda_=0.1 --finetune.objective=ExpectationRegression --finetune.optimizer.learning_rate=3e-4
+`--config=NAME --help` shows all of them with their values.
+"""
+
+
+def parse(argv: list[str]):
+    """The Experiment that the words ask for; None where they ask for a listing, which is printed. Raises UserError."""
+    words, rest = _first_words(argv)
+    if words.list:
+        print(_listing())
+        return None
+    if words.config is None:
+        if "-h" in rest or "--help" in rest:
+            print(USAGE)
+            return None
+        raise UserError("give --config=NAME; --list shows the names")
+    if words.config not in CONFIGS:
+        raise UserError(f"unknown config {words.config!r}; {_nearest(words.config, CONFIGS)}")
+    experiment = _make(CONFIGS[words.config], data=words.data, recipe=words.recipe)
+    stages = _chosen(experiment.stages, words.stages)
+    stages, rest = _with_kinds(stages, rest)
+    return _override(dataclasses.replace(experiment, stages=stages), rest)
+
+
+def _first_words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    parser.add_argument("--data")
+    parser.add_argument("--recipe", choices=("paper", "official"))
+    parser.add_argument("--stages")
+    parser.add_argument("--list", action="store_true")
+    try:
+        return parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
+
+
+def _make(config, **choices):
+    """Calls the config with the choices that were made. Raises UserError for one that it does not offer."""
+    made = {name: value for name, value in choices.items() if value is not None}
+    for name in made.keys() - inspect.signature(config).parameters.keys():
+        raise UserError(f"{config.__name__} offers no choice of {name}")
+    return config(**made)
+
+
+def _listing() -> str:
+    from data_pipelines.builders import BUILDERS
+
+    configs = [f"  {name:<16} {_first_line(make)}" for name, make in CONFIGS.items()]
+    data = [f"  {name:<16} {_first_line(builder)}" for name, builder in BUILDERS.items()]
+    return "\n".join(["configs:", *configs, "data sets:", *data])
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0]
+
+
+def _nearest(name: str, names) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+
+
+def _chosen(stages: tuple, names: str | None) -> tuple:
+    if names is None:
+        return stages
+    table = {stage.name: stage for stage in stages}
+    for name in names.split(","):
+        if name not in table:
+            raise UserError(f"unknown stage {name!r}; this config has {', '.join(table)}")
+    return tuple(stage for stage in stages if stage.name in names.split(","))
+
+
+def _with_kinds(stages: tuple, rest: list[str]) -> tuple[tuple, list[str]]:
+    """Takes the words that choose a class, as `--finetune.objective=ExpectationRegression`, out of the rest."""
+    from agejax.objectives import OBJECTIVES
+    from agejax.training.optim import OPTIMIZERS, SCHEDULES
+
+    kinds = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    table, others = {stage.name: stage for stage in stages}, []
+    for word in rest:
+        match = re.fullmatch(r"--(\w+)\.(objective|optimizer|schedule)=(\w+)", word)
+        if not match or match[1] not in table:
+            others.append(word)
+            continue
+        stage, field, kind = match.groups()
+        if kind not in kinds[field]:
+            raise UserError(f"unknown {field} {kind!r}; {_nearest(kind, kinds[field])}")
+        table[stage] = dataclasses.replace(table[stage], **{field: kinds[field][kind]()})
+    return tuple(table.values()), others
+
+
+def _override(experiment, rest: list[str]):
+    """tyro sets the fields; stages stand under their names."""
+    import tyro
+
+    stages = {stage.name: _form(stage, hidden=("name",), extra={}) for stage in experiment.stages}
+    form = _form(experiment, hidden=("name", "stages", "data", "recipe"), extra=stages)
+    screen, style = io.StringIO(), (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+    try:
+        with contextlib.redirect_stderr(screen):
+            values = tyro.cli(form, args=rest, prog="run.py", config=style, use_underscores=True)
+    except SystemExit as stop:
+        if stop.code:
+            raise UserError(_one_line(screen.getvalue())) from None
+        raise
+    chosen = tuple(_plain(getattr(values, stage.name), stage) for stage in experiment.stages)
+    return dataclasses.replace(_plain(values, experiment), stages=chosen)
+
+
+def _form(instance: Any, hidden: tuple[str, ...], extra: dict[str, type]) -> type:
+    """The instance's class with its values as defaults, each field typed by its value: what tyro reads."""
+    import tyro
+
+    fields = []
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        kind = type(value) if dataclasses.is_dataclass(value) else field.type
+        kind = Annotated[Any, tyro.conf.Fixed, tyro.conf.Suppress] if field.name in hidden else kind
+        fields.append((field.name, kind, dataclasses.field(default=value)))
+    fields += [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in extra.items()]
+    return dataclasses.make_dataclass(type(instance).__name__, fields, bases=(type(instance),), frozen=True)
+
+
+def _plain(form: Any, instance: Any) -> Any:
+    """An instance of the original class with the form's values."""
+    values = {field.name: getattr(form, field.name) for field in dataclasses.fields(instance)}
+    return dataclasses.replace(instance, **values)
+
+
+def _one_line(boxed: str) -> str:
+    """What tyro drew in a box, without the box and its title."""
+    inside = [line for line in boxed.splitlines() if not re.match(r"\s*[╭┌]", line)]
+    text = re.sub(r"[─│╭╮╰╯┌┐└┘├┤\s]+", " ", " ".join(inside))
+    return text.split("For full helptext")[0].strip()

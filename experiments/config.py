@@ -1,0 +1,60 @@
+"""The Experiment: everything a run depends on, made of the library's own options."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from agejax.models.vgg import VGG
+from agejax.training.stages import Stage
+from data_pipelines.align import Alignment
+from data_pipelines.errors import UserError
+from data_pipelines.loaders import Loader
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A run. Fields below `stages` have defaults that fit every config."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    data: str = "synthetic"
+    """Prepared data set, as `synthetic`, `synthetic/mugshot`, `aaf`, `manifest`."""
+    recipe: Literal["paper", "official"] = "paper"
+    """paper: formulas as printed; official: as the authors' code has them. It has shaped the stages above."""
+    model: VGG = VGG()
+    image_size: int = 224
+    """Pixels."""
+    alignment: Alignment = Alignment()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the convolutions; parameters, statistics and losses are float32 always."""
+    seed: int = 0
+    select: Literal["last", "best"] = "last"
+    """The weights that a finished stage hands on: the last ones, or the best by validation."""
+    test_split: str = "test"
+    eval_batch_size: int = 256
+    checkpoint_epochs: float = 1.0
+    validate_epochs: float = 1.0
+    init: Path | None = None
+    """Finished run or stage whose weights the first stage starts from."""
+    data_dir: Path = Path("data")
+    """Folder of prepared data sets."""
+    workdir: Path | None = None
+    """Folder of this run; runs/<name> if left out."""
+    loader: Loader = Loader()
+
+    def __post_init__(self):
+        if self.image_size < self.model.min_image_size:
+            raise UserError(
+                f"image_size {self.image_size} is too small for five poolings: give {self.model.min_image_size} or more"
+            )
+        for name in ("eval_batch_size", "checkpoint_epochs", "validate_epochs"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
+
+    @property
+    def folder(self) -> Path:
+        return self.workdir or Path("runs") / self.name
+
+
+# A run may be continued with other values of these: they do not change what is computed.
+FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "checkpoint_epochs", "init")

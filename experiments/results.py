@@ -1,0 +1,49 @@
+"""results.json: what a run measured, with all that is needed to know what was run."""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import shlex
+from pathlib import Path
+
+import jax
+
+from agejax import specs
+from agejax.training import evaluate
+from experiments.config import Experiment
+
+CONFIG, RESULTS = "config.json", "results.json"
+VERSIONS = ("agejax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
+
+
+def new_results(experiment: Experiment, argv: list[str]) -> dict:
+    """The part that is known before training."""
+    device = jax.devices()[0]
+    return {
+        "name": experiment.name,
+        "command": shlex.join(["python", "experiments/run.py", *argv]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "drawn": experiment.data.split("/")[0] == "synthetic",
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in VERSIONS},
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "config": specs.encode(experiment),
+    }
+
+
+def write_results(workdir: Path, results: dict) -> None:
+    """Written whole or not at all: the file's presence means that the run is finished."""
+    partial = workdir / (RESULTS + ".partial")
+    partial.write_text(json.dumps(results, indent=2) + "\n")
+    partial.replace(workdir / RESULTS)
+
+
+def sentence(workdir: Path) -> str:
+    """`MAE 4.31 [4.22, 4.40], n = 384 (synthetic test); …; report: runs/…/report.html`."""
+    results = json.loads((workdir / RESULTS).read_text())
+    if results["test"] is None:
+        return f"The last stage trains identities, so there is no age to test; numbers: {workdir / RESULTS}"
+    told = evaluate.sentence(results["test"] | {"median_baseline_mae": results["median_baseline_mae"]})
+    return f"{told}; report: {workdir / 'report.html'}"

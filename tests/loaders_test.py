@@ -1,0 +1,182 @@
+import hashlib
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipelines import loaders, schema
+from data_pipelines.align import ARCFACE_112, Alignment
+from data_pipelines.loaders import Loader
+from data_pipelines.plans import NO_AUGMENTATION, Augmentation
+
+ROWS = 22
+SIZE = 24
+
+
+class Drawn:
+    """Coloured discs; age is the row. One row may have a broken image, every third has no landmarks."""
+
+    def __init__(self, rows=ROWS, broken=None):
+        self.rows, self.broken = rows, broken
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, row):
+        image = np.full((60, 56, 3), 10 * row % 256, np.uint8)
+        cv2.circle(image, (28, 30), 20, (255, 8 * row, 0), -1)
+        data = cv2.imencode(".jpg", image)[1].tobytes()
+        return schema.record(
+            f"disc-{row}",
+            data[:-300] if row == self.broken else data,
+            age=row,
+            sigma=row / 10,
+            attractiveness=1 + row / 100,
+            identity=row % 4,
+            landmarks=ARCFACE_112 / 2 if row % 3 else None,
+        )
+
+
+def train(source=None, steps=8, batch_size=8, augmentation=None, seed=3, **options):
+    """The first `steps` batches."""
+    batches = loaders.train_batches(
+        Drawn() if source is None else source,
+        batch_size=batch_size,
+        image_size=SIZE,
+        seed=seed,
+        augmentation=augmentation or Augmentation(),
+        alignment=Alignment(),
+        **options,
+    )
+    with batches:
+        return list(itertools.islice(batches, steps))
+
+
+def evaluate(source=None, batch_size=8, **options):
+    batches = loaders.eval_batches(
+        Drawn() if source is None else source, batch_size=batch_size, image_size=SIZE, alignment=Alignment(), **options
+    )
+    with batches:
+        return list(batches)
+
+
+def digests(batches):
+    return [hashlib.md5(b"".join(batch[key].tobytes() for key in sorted(batch))).hexdigest() for batch in batches]
+
+
+def joined(parts):
+    """The batches of several processes, put together again."""
+    return [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts)]
+
+
+def test_batches_are_as_the_schema_says():
+    for batch in (train(steps=1)[0], evaluate()[0]):
+        assert {key: (value.dtype.name, value.shape) for key, value in batch.items()} == {
+            "image": ("uint8", (8, SIZE, SIZE, 3)),
+            "label": ("float32", (8,)),
+            "sigma": ("float32", (8,)),
+            "identity": ("int32", (8,)),
+            "mask": ("float32", (8,)),
+            "index": ("int64", (8,)),
+        }
+
+
+def test_labels_belong_to_the_example_that_index_names():
+    for batch in train(steps=3):
+        np.testing.assert_array_equal(batch["label"], batch["index"])
+        np.testing.assert_allclose(batch["sigma"], batch["index"] / 10)
+        np.testing.assert_array_equal(batch["identity"], batch["index"] % 4)
+
+
+def test_target_picks_the_label_and_its_sigma():
+    (batch, *_) = evaluate(target="attractiveness")
+    np.testing.assert_allclose(batch["label"], 1 + batch["index"] / 100)
+    assert np.isnan(batch["sigma"]).all()
+    with pytest.raises(ValueError, match="target 'beauty' is not one of age, attractiveness"):
+        evaluate(target="beauty")
+
+
+def test_every_epoch_holds_every_example_once_in_a_new_order():
+    rows = np.concatenate([batch["index"] for batch in train(steps=11)])  # 88 = 4 epochs: batches span epochs
+    epochs = rows.reshape(4, ROWS)
+    assert (np.sort(epochs, axis=1) == np.arange(ROWS)).all()
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_an_example_is_augmented_anew_in_every_epoch_but_the_same_way_for_the_same_seed():
+    source = Drawn(rows=1)
+    first, again, other = (digests(train(source, 4, 1, seed=seed)) for seed in (3, 3, 4))
+    assert first == again
+    assert len({*first, *other}) == 8
+    assert len(set(digests(train(source, 4, 1, NO_AUGMENTATION)))) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_restart_goes_on_as_if_there_had_been_none(threads):
+    loader = Loader(threads=threads)
+    assert digests(train(steps=8))[5:] == digests(train(steps=3, start_step=5, loader=loader))
+
+
+def test_workers_change_nothing_and_neither_does_a_restart_with_them():
+    whole = digests(train(steps=8))
+    assert digests(train(steps=5, start_step=3, loader=Loader(workers=2, threads=1))) == whole[3:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_from_the_start_are_the_same_for_any_number_of_workers(workers):
+    assert digests(train(steps=8, loader=Loader(workers=workers))) == digests(train(steps=8))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_together_have_the_batches_of_one(processes):
+    def parts(load, **options):
+        return [load(process_index=i, process_count=processes, **options) for i in range(processes)]
+
+    assert digests(joined(parts(train, steps=4, start_step=2))) == digests(train(steps=4, start_step=2))
+    evaluated = parts(evaluate, batch_size=12)
+    assert [len(part) for part in evaluated] == [2] * processes
+    assert digests(joined(evaluated)) == digests(evaluate(batch_size=12))
+
+
+def test_a_batch_that_cannot_be_divided_is_an_error():
+    with pytest.raises(ValueError, match="batch_size 8 cannot be divided among 3 processes"):
+        train(process_count=3)
+
+
+def test_evaluation_is_in_order_and_padded_and_drops_nothing():
+    batches = evaluate(batch_size=8)
+    rows, mask, label = (np.concatenate([batch[key] for batch in batches]) for key in ("index", "mask", "label"))
+    assert rows.tolist() == [*range(ROWS), -1, -1]
+    assert mask.tolist() == [1] * ROWS + [0] * 2
+    np.testing.assert_array_equal(label, [*range(ROWS), 0, 0])
+    assert not batches[-1]["image"][-2:].any()
+    assert digests(evaluate(batch_size=8, loader=Loader(threads=4))) == digests(batches)
+
+
+def test_evaluation_of_an_exact_number_of_batches_has_no_padding():
+    assert [batch["mask"].min() for batch in evaluate(batch_size=ROWS // 2)] == [1, 1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named_and_ends_the_iteration(workers):
+    options = {"batch_size": 4, "image_size": SIZE, "alignment": Alignment(), "loader": Loader(workers=workers)}
+    with loaders.eval_batches(Drawn(broken=9), **options) as batches:
+        assert next(batches)["index"].tolist() == [0, 1, 2, 3]
+        assert next(batches)["index"].tolist() == [4, 5, 6, 7]
+        with pytest.raises(ValueError, match=r"^disc-9: the image cannot be decoded"):
+            next(batches)
+        assert next(batches, None) is None
+
+
+def test_no_examples_is_an_error_for_training_and_nothing_for_evaluation():
+    with pytest.raises(ValueError, match="no examples"):
+        train(Drawn(rows=0))
+    assert evaluate(Drawn(rows=0)) == []
+
+
+@pytest.mark.parametrize("fields", [{"workers": -1}, {"threads": 0}, {"buffer": 0}])
+def test_loader_fields_out_of_range_are_an_error(fields):
+    with pytest.raises(ValueError, match="loader"):
+        Loader(**fields)

@@ -1,0 +1,277 @@
+"""The step, the loop and checkpoints, on a network of a few thousand parameters."""
+
+import contextlib
+import json
+import os
+import signal
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from drawn import Squares
+from jax.sharding import AxisType
+
+from agejax.models.vgg import VGG
+from agejax.objectives import Identity, JointLabelDistribution
+from agejax.parameters import flatten
+from agejax.training import checkpoint, evaluate, loop, stages
+from agejax.training.optim import make_optimizer
+from agejax.training.progress import Progress
+from agejax.training.sharding import make_mesh, replicated, to_devices
+from agejax.training.state import new_state
+from agejax.training.step import make_predict_step, make_train_step
+from data_pipelines.align import Alignment
+from data_pipelines.errors import UserError
+from data_pipelines.loaders import train_batches
+
+BACKBONE = VGG(1 / 32)  # 2 to 16 channels
+SQUARES = Squares(20)
+STAGE = stages.Stage("finetune", JointLabelDistribution(), epochs=3.2, batch_size=8)  # 8 steps
+
+
+def describe(objective=STAGE.objective):
+    return checkpoint.Description(BACKBONE, objective, 32, "float32", Alignment(), "squares", 50.0)
+
+
+def mesh_of(count):
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+
+
+def start(stage, mesh, description=None):
+    description = description or describe(stage.objective)
+    network = description.network(stage.trainable)
+    variables, _ = stages.start_variables(network, 32, 0, stage, None, "")
+    optimizer = make_optimizer(stage.optimizer, stage.schedule, variables["params"], stage.trainable, 8, 2.5)
+    step = make_train_step(network, description.objective, optimizer, mesh)
+    return step, jax.device_put(new_state(variables, optimizer), replicated(mesh))
+
+
+def batches(start_step, spoil=None, stop_at=None):
+    stream = train_batches(
+        SQUARES, batch_size=8, image_size=32, seed=1, start_step=start_step,
+        augmentation=STAGE.augmentation, alignment=Alignment(),
+    )  # fmt: skip
+    return _watched(stream, start_step, spoil, stop_at)
+
+
+@contextlib.contextmanager
+def _watched(stream, step, spoil, stop_at):
+    def rows():
+        for number, batch in enumerate(stream, step + 1):
+            if number == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch | {"label": np.full(8, np.nan, np.float32)} if number == spoil else batch
+
+    with stream:
+        yield rows()
+
+
+def train(folder, open_batches=batches, validate=None, stage=STAGE):
+    mesh = make_mesh()
+    step, state = start(stage, mesh)
+    plan = loop.Plan(stage.name, 8, 8, 2.5, checkpoint_every=3, validate_every=3)
+    folder.mkdir(exist_ok=True)
+    with checkpoint.StageCheckpoints(folder) as saves:
+        opened = partial(Progress, folder, stage.name, 8, 2.5)
+        return loop.train(plan, state, step, open_batches, validate, "mae", saves, opened, mesh)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("whole"))
+
+
+def assert_same(tree, other):
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+def test_training_lowers_the_loss(uninterrupted, tmp_path):
+    state, summary = uninterrupted
+    assert int(state.step) == summary["steps"] == 8
+    longer = STAGE.objective.loss
+    _, fresh = start(STAGE, make_mesh())
+    before, after = (_loss_on_all(variables, longer) for variables in (fresh.variables, state.variables))
+    assert after < before
+
+
+def _loss_on_all(variables, loss):
+    with batches(0) as stream:
+        batch = next(stream)
+    logits = describe().network().apply(variables, batch["image"], train=True, mutable=["batch_stats"])[0]["logits"]
+    return float(loss(logits, batch)[0].mean())
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(uninterrupted, tmp_path):
+    with pytest.raises(loop.Interrupted, match=r"saved at step 5 of 8") as stopped:
+        train(tmp_path / "run", partial(batches, stop_at=5))
+    assert stopped.value.signal == signal.SIGTERM
+    state, _ = train(tmp_path / "run")
+    assert_same(state, uninterrupted[0])
+
+
+def test_a_crash_goes_back_to_the_last_checkpoint_and_equals_uninterrupted(uninterrupted, tmp_path):
+    def crash(step):
+        @contextlib.contextmanager
+        def opened():
+            with batches(step) as stream:
+                yield (batch if number < 5 else 1 / 0 for number, batch in enumerate(stream, step + 1))
+
+        return opened()
+
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path / "run", crash)
+    state, _ = train(tmp_path / "run")
+    assert_same(state, uninterrupted[0])
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    with pytest.raises(loop.Diverged, match=r"loss is nan at step 5 of 8; step 3 is kept"):
+        train(tmp_path / "run", partial(batches, spoil=5))
+    with checkpoint.StageCheckpoints(tmp_path / "run") as saves:
+        assert saves.latest.latest_step() == 3
+
+
+def test_the_best_by_validation_is_kept_beside_the_latest(tmp_path):
+    seen = []
+
+    def validate(variables):
+        seen.append(jax.tree.map(np.asarray, variables))
+        return {"mae": [5.0, 3.0, 4.0][len(seen) - 1]}
+
+    state, summary = train(tmp_path / "run", validate=validate)
+    assert summary["best"] == {"step": 6, "mae": 3.0}
+    best, latest = (
+        checkpoint.load_variables(tmp_path / "run", describe(), name, make_mesh()) for name in ("best", "latest")
+    )
+    assert_same(best, seen[1])
+    assert_same(latest, state.variables)
+
+
+def test_one_device_equals_four():
+    results = []
+    for count in (1, 4):
+        mesh = mesh_of(count)
+        step, state = start(STAGE, mesh)
+        with batches(0) as stream:
+            for _ in range(3):
+                state, metrics = step(state, to_devices(next(stream), mesh))
+        results.append((flatten(jax.device_get(state.variables)), float(metrics["loss"])))
+    (one, loss_one), (four, loss_four) = results
+    assert loss_one == pytest.approx(loss_four, rel=1e-5)
+    for path, value in one.items():
+        # three Adam steps of 1e-3 each: what rounding moves must stay far below one step
+        np.testing.assert_allclose(value, four[path], atol=1e-4, err_msg=path)
+
+
+def test_step_is_traced_once():
+    mesh = make_mesh()
+    step, state = start(STAGE, mesh)
+    with batches(0) as stream:
+        for _ in range(3):
+            state, _ = step(state, to_devices(next(stream), mesh))
+    assert step._cache_size() == 1
+
+
+def test_steps_move_nothing_between_host_and_device_by_themselves():
+    mesh = make_mesh()
+    step, state = start(STAGE, mesh)
+    with batches(0) as stream, jax.transfer_guard("disallow"):
+        for _ in range(2):
+            state, _ = step(state, to_devices(next(stream), mesh))
+
+
+def test_padding_and_sharding_lose_no_example_and_prediction_is_the_mirror_mean():
+    description = describe()
+    mesh = make_mesh()
+    _, state = start(STAGE, mesh)
+    predictions = evaluate.predict_split(description, state.variables, SQUARES, mesh, batch_size=12)
+    np.testing.assert_array_equal(predictions.index, np.arange(20))
+    np.testing.assert_allclose(predictions.label, [SQUARES[row]["age"] for row in range(20)])
+    with evaluate.eval_batches(SQUARES, batch_size=4, image_size=32, alignment=Alignment()) as stream:
+        batch = next(stream)
+    batch["image"][:, :, :8] = 0  # not its own mirror image
+    rows = make_predict_step(description.network(), description.objective, mesh)(
+        state.variables, to_devices(batch, mesh)
+    )
+    logits = [
+        description.network().apply(state.variables, image)["logits"]
+        for image in (batch["image"], batch["image"][:, :, ::-1])
+    ]
+    values, spreads = zip(*(description.objective.predict(one) for one in logits))
+    np.testing.assert_allclose(rows["value"], (values[0] + values[1]) / 2, rtol=1e-5)
+    mixture = [spreads[i] ** 2 + values[i] ** 2 for i in (0, 1)]
+    expected = np.sqrt((mixture[0] + mixture[1]) / 2 - np.asarray(rows["value"]) ** 2)
+    np.testing.assert_allclose(rows["spread"], expected, rtol=1e-3)
+
+
+def test_predictions_csv_has_a_row_for_every_example(tmp_path):
+    columns = (np.arange(2), *(np.array(x, np.float32) for x in ([3, 4], [np.nan, 1.5], [3.25, 5], [1, 2])))
+    evaluate.write_predictions(tmp_path / "p.csv", ["a", "b,c"], evaluate.Predictions(*columns))
+    text = (tmp_path / "p.csv").read_text()
+    assert text == 'id,age,sigma,predicted,predicted_std\na,3,,3.25,1\n"b,c",4,1.5,5,2\n'
+
+
+def finished(tmp_path, objective):
+    stage = stages.Stage("pretrain", objective, batch_size=8)
+    _, state = start(stage, make_mesh())
+    folder = tmp_path / "run" / "pretrain"
+    with checkpoint.StageCheckpoints(folder) as saves:
+        saves.save(1, state, {})
+    checkpoint.write_card(folder, describe(objective), {"selected": "latest", "steps": 1})
+    return folder, state
+
+
+def test_a_finished_stage_is_found_and_read_back(tmp_path):
+    folder, state = finished(tmp_path, Identity(num_identities=4))
+    for path in (folder, folder.parent):
+        description, variables = checkpoint.load_trained(path)
+        assert description == describe(Identity(num_identities=4))
+        assert_same(variables, state.variables)
+
+
+def test_unfinished_and_missing_checkpoints_are_told(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        checkpoint.load_trained(tmp_path / "no")
+    with pytest.raises(UserError, match="no finished stage"):
+        checkpoint.load_trained(tmp_path)
+
+
+def test_next_stage_takes_the_trunk_and_leaves_the_head(tmp_path):
+    _, state = finished(tmp_path, Identity(num_identities=4))
+    network = describe().network()
+    variables, told = stages.start_variables(network, 32, 0, STAGE, state.variables, "pretrain")
+    assert_same(variables["params"]["trunk"], state.params["trunk"])
+    assert_same(variables["batch_stats"], state.batch_stats)
+    assert variables["params"]["head"]["bias"].shape == (101,)
+    assert "takes trunk" in told and "head/kernel 16×4" in told
+
+
+def test_official_second_stage_takes_all_and_resets_the_head_bias():
+    _, state = start(STAGE, make_mesh())
+    source = state.variables
+    source["params"]["head"]["bias"] += 1
+    stage = stages.Stage("joint", STAGE.objective, take="all", reset_head_bias=True)
+    variables, told = stages.start_variables(describe().network(), 32, 5, stage, source, "kl")
+    assert_same(variables["params"]["head"]["kernel"], source["params"]["head"]["kernel"])
+    np.testing.assert_array_equal(variables["params"]["head"]["bias"], 0)
+    assert "takes all" in told
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_name():
+    _, state = start(STAGE, make_mesh())
+    wider = checkpoint.Description(VGG(1 / 16), STAGE.objective, 32, "float32", Alignment(), "", None).network()
+    with pytest.raises(UserError, match=r"pretrain has another shape: trunk/block1_1/"):
+        stages.start_variables(wider, 32, 0, STAGE, state.variables, "pretrain")
+
+
+def test_frozen_trunk_stays_through_training(tmp_path):
+    stage = stages.Stage("finetune", STAGE.objective, batch_size=8, trainable="head")
+    _, before = start(stage, make_mesh())
+    kept = jax.tree.map(np.asarray, before.variables)
+    state, _ = train(tmp_path / "run", stage=stage)
+    assert_same(state.params["trunk"], kept["params"]["trunk"])
+    assert_same(state.batch_stats, kept["batch_stats"])
+    assert (state.params["head"]["bias"] != kept["params"]["head"]["bias"]).any()
