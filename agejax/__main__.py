@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def evaluate(words: argparse.Namespace) -> int:
+    """Prints the numbers of a trained stage on a prepared split; writes them, and every prediction, where asked."""
     from agejax.training import checkpoint, evaluate
     from agejax.training.sharding import make_mesh
     from data_pipelines import builders

@@ -140,6 +140,17 @@ def survival(p_BxK) -> jax.Array:
     return 1.0 - jnp.cumsum(at_least_float32(p_BxK), axis=1)[:, :-1]
 
 
+def survival_of_gaussian(grid: LabelGrid, label_B, sigma_B) -> jax.Array:
+    """(B, K): probability 1 - c_k that a Gaussian (y, σ) lies above l_k, c_k = ½ [1 + erf((l_k - y) / (√2 σ))], σ > 0.
+
+    DLDL-v2, Eq. 2. At l_k = y it is ½ for every σ, where `encode_ranking` has 0; `survival` is about p_k / 2 less.
+    """
+    require_one_per_example(np.size(label_B), label=label_B, sigma=sigma_B)
+    label_B, sigma_B = at_least_float32(label_B), at_least_float32(sigma_B)
+    z_BxK = (grid.as_array(label_B.dtype)[None, :] - label_B[:, None]) / sigma_B[:, None]
+    return jax.scipy.stats.norm.sf(z_BxK)
+
+
 def expectation(p_BxK, grid: LabelGrid) -> jax.Array:
     """(B,): Σ_k p_k l_k in the grid's units. DLDL-v2, Eq. 10."""
     p_BxK = at_least_float32(p_BxK)

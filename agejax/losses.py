@@ -77,6 +77,19 @@ def cross_entropy(logits_BxK, class_B) -> jax.Array:
     return -jnp.take_along_axis(log_q_BxK, class_B[:, None], axis=1, mode="fill")[:, 0]
 
 
+def ranking_cross_entropy(logits_BxJ, target_BxJ) -> jax.Array:
+    """Σ_j binary cross-entropy of sigmoid(logits) against the J = K - 1 answers of labels.encode_ranking, in nats.
+
+    Reference: DLDL-v2 journal, §4.5.4 (Ranking). The paper leaves the reduction open; the authors' code takes the mean
+    over j as well.
+    """
+    _require_logits(logits_BxJ)
+    logits_BxJ, target_BxJ = at_least_float32(logits_BxJ), at_least_float32(target_BxJ)
+    # -ln sigmoid(x) = softplus(-x), and -ln(1 - sigmoid(x)) = softplus(x)
+    either_BxJ = target_BxJ * jax.nn.softplus(-logits_BxJ) + (1 - target_BxJ) * jax.nn.softplus(logits_BxJ)
+    return jnp.sum(either_BxJ, axis=1)
+
+
 def _require_logits(logits_BxK) -> None:
     if jnp.ndim(logits_BxK) != 2:
         raise ValueError(f"logits have shape {jnp.shape(logits_BxK)}, expected (B, K)")

@@ -80,18 +80,19 @@ def aar_from_groups(overall_mae: float, group_maes) -> float:
 
 
 def summarise(label, predicted, sigma=None, *, resamples: int = 1000, seed: int = 0) -> dict:
-    """All measures with 95 % intervals, ready for json: Python floats, None where not defined.
+    """All measures with 95 % intervals, ready for json: Python floats, and None where a measure is not defined.
 
     Returns:
-      {"n", "mae", "rmse", "pearson", "epsilon_error", "cs": {"1": …, …, "10": …} as shares,
-      "mae_by_age_group": {group: {"mae", "n"}}, "intervals": {measure: [low, high]} for the four measures}.
-      The intervals are percentiles 2.5 and 97.5 of a seeded bootstrap over examples: they tell how far
-      another test set of this size may differ, not another training run.
+      {"n", "mae", "rmse", "pearson", "epsilon_error", "cs": {"1": …, "10": …}, "mae_by_age_group": {name: {"mae",
+      "n"}}, "intervals": {"mae": [low, high], …, "cs": {"1": …}, "mae_by_age_group": {name: …}}}. The intervals are
+      percentiles 2.5 and 97.5 of a seeded bootstrap over examples: they show the spread of the test set, not that of
+      training.
 
     Raises ValueError for no examples, unequal lengths, or a label or prediction that is not finite.
     """
     label, predicted = _pair(label, predicted)
     sigma = np.full(len(label), np.nan) if sigma is None else sigma
+    intervals = _intervals(_terms(label, predicted, sigma), resamples, np.random.default_rng(seed))
     return {
         "n": len(label),
         "mae": mae(label, predicted),
@@ -100,7 +101,9 @@ def summarise(label, predicted, sigma=None, *, resamples: int = 1000, seed: int 
         "epsilon_error": epsilon_error(label, predicted, sigma),
         "cs": {str(k): cumulative_score(label, predicted, k) for k in CUMULATIVE_SCORE_YEARS},
         "mae_by_age_group": mae_by_age_group(label, predicted),
-        "intervals": _intervals(_terms(label, predicted, sigma), resamples, np.random.default_rng(seed)),
+        "intervals": {name: intervals[name] for name in ("mae", "rmse", "pearson", "epsilon_error")}
+        | {"cs": {str(k): intervals[f"cs{k}"] for k in CUMULATIVE_SCORE_YEARS}}
+        | {"mae_by_age_group": {name: intervals[name] for name in AGE_GROUPS}},
     }
 
 
@@ -129,37 +132,54 @@ def _epsilon(label, predicted, sigma) -> tuple[np.ndarray, np.ndarray]:
     return np.where(known, -np.expm1(-0.5 * np.square(z)), 0.0), known
 
 
-def _terms(label, predicted, sigma) -> np.ndarray:
-    """(n, 10): what a measure of any resample needs the sums of."""
+def _terms(label, predicted, sigma) -> dict[str, np.ndarray]:
+    """{name: (n,)}: what a measure of any resample needs the sums of."""
     error = predicted - label
     # centred, as the second moments of ages about 0 would lose half of the digits
     x, y = label - label.mean(), predicted - predicted.mean()
     epsilon, known = _epsilon(label, predicted, sigma)
-    columns = (np.ones_like(x), np.abs(error), error**2, x, y, x * x, y * y, x * y, epsilon, known)
-    return np.stack(columns, axis=1)
+    terms = {"n": np.ones_like(x), "absolute": np.abs(error), "square": error**2, "epsilon": epsilon, "known": known}
+    terms |= {"x": x, "y": y, "xx": x * x, "yy": y * y, "xy": x * y}
+    terms |= {f"cs{k}": np.abs(error) <= k for k in CUMULATIVE_SCORE_YEARS}
+    for number, name in enumerate(AGE_GROUPS):
+        inside = age_group(label) == number
+        terms |= {f"n of {name}": inside, f"absolute of {name}": np.abs(error) * inside}
+    return terms
 
 
-def _measures(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """{measure: (R,)} from (R, 10) sums of terms; NaN where not defined."""
-    n, absolute, square, x, y, xx, yy, xy, epsilon, known = sums.T
-    x_square, y_square = xx - x * x / n, yy - y * y / n
-    varied = (x_square > 1e-12 * xx) & (y_square > 1e-12 * yy)  # else what is left of it is rounding
-    scale = np.sqrt(np.where(varied, x_square * y_square, np.nan))
-    return {
-        "mae": absolute / n,
-        "rmse": np.sqrt(square / n),
-        "pearson": (xy - x * y / n) / scale,
-        "epsilon_error": epsilon / np.where(known > 0, known, np.nan),
+def _measures(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{measure: (R,)} from the (R,) sums of each term over R resamples; NaN where not defined."""
+    n = sums["n"]
+    x_square, y_square = (sums[a + a] - sums[a] ** 2 / n for a in "xy")
+    # else what is left of it is rounding
+    varied = (x_square > 1e-12 * sums["xx"]) & (y_square > 1e-12 * sums["yy"])
+    measures = {
+        "mae": sums["absolute"] / n,
+        "rmse": np.sqrt(sums["square"] / n),
+        "pearson": _ratio(sums["xy"] - sums["x"] * sums["y"] / n, np.sqrt(np.abs(x_square * y_square)), varied),
+        "epsilon_error": _ratio(sums["epsilon"], sums["known"], sums["known"] > 0),
     }
+    measures |= {f"cs{k}": sums[f"cs{k}"] / n for k in CUMULATIVE_SCORE_YEARS}
+    for name in AGE_GROUPS:
+        count = sums[f"n of {name}"]
+        measures[name] = _ratio(sums[f"absolute of {name}"], count, count > 0)
+    return measures
 
 
-def _intervals(terms: np.ndarray, resamples: int, rng: np.random.Generator) -> dict[str, list[float] | None]:
-    """Percentiles 2.5 and 97.5 of every measure over resamples, drawn in blocks of bounded size."""
-    n = len(terms)
+def _ratio(above: np.ndarray, below: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.full(len(above), np.nan), where=defined)
+
+
+def _intervals(terms: dict[str, np.ndarray], resamples: int, rng: np.random.Generator) -> dict[str, list[float] | None]:
+    """Percentiles 2.5 and 97.5 of every measure over resamples of the examples, drawn in blocks of bounded size."""
+    columns = np.stack(list(terms.values()), axis=1).astype(np.float64)
+    n = len(columns)
     rows = max(1, BOOTSTRAP_BLOCK // n)
-    sizes = [min(rows, resamples - done) for done in range(0, resamples, rows)]
-    sums = np.concatenate([_draw_counts(rng, size, n) @ terms for size in sizes])
-    return {name: _percentiles(values) for name, values in _measures(sums).items()}
+    sums = np.concatenate(
+        [_draw_counts(rng, min(rows, resamples - done), n) @ columns for done in range(0, resamples, rows)]
+    )
+    measures = _measures(dict(zip(terms, sums.T)))
+    return {name: _percentiles(values) for name, values in measures.items()}
 
 
 def _draw_counts(rng: np.random.Generator, rows: int, n: int) -> np.ndarray:

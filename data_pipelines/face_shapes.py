@@ -116,6 +116,7 @@ def feature_shapes(person: Person, ageing: Ageing, scene: Scene, layout: Layout,
 
 
 def eye_shapes(person, ageing, scene, layout, skin) -> list:
+    """Lids, whites, irises that fade with age, and pupils that follow the gaze."""
     x, y, rx, ry = layout.eyes_x, layout.eyes_y, layout.eye_rx, layout.eye_ry
     iris, look = min(0.11 + 0.015 * ageing.child, 0.62 * rx), 0.06 * scene.gaze
     faded = mix(person.iris, (150, 150, 155), 0.3 * ageing.pallor)
@@ -155,6 +156,7 @@ def nose_shapes(layout, skin) -> list:
 
 
 def mouth_shapes(person, ageing, scene, layout, skin) -> list:
+    """Lips, thinner with age, smiling or open as the scene has it."""
     y, w, lift = layout.mouth_y, layout.mouth_w, 0.07 * scene.smile
     full = (0.085 - 0.015 * ageing.child) * (1 + 0.2 * person.lip_fullness) * (1 - 0.72 * ageing.thin_lips)
     gape = 0.16 * scene.mouth_open
@@ -173,6 +175,7 @@ def mouth_shapes(person, ageing, scene, layout, skin) -> list:
 
 
 def beard_shapes(person, ageing, layout, skin, head) -> list:
+    """Moustache and beard of those who wear one, greying."""
     if ageing.beard <= 0 or person.beard == "none":
         return []
     colour = mix(mix(person.hair, BLACK, 0.2), (215, 213, 210), 0.95 * ageing.grey)

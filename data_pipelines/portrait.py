@@ -139,6 +139,7 @@ def whole(half: np.ndarray) -> np.ndarray:
 
 
 def lay_out(person: Person, ageing: Ageing) -> Layout:
+    """Where things stand in face units: a child's eyes are larger and lower, its nose and chin small."""
     c = ageing.child
     length = (1 - 0.27 * c) * (1 + 0.05 * person.face_length)
     eyes_y = 0.24 * c

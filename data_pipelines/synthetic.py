@@ -150,6 +150,7 @@ def sample_ageing(true_age: float, person: Person, pace: np.ndarray, rng: np.ran
 
 
 def wild_scene(rng: np.random.Generator) -> Scene:
+    """Any pose, light, background, blur, noise and JPEG quality; sometimes something before the face."""
     u = rng.uniform(-1, 1, 10)
     tint = (1.0 + 0.28 * u[6]) * (1 + rng.uniform(-0.08, 0.08, 3))
     grid = int(rng.integers(2, 6))
@@ -166,6 +167,7 @@ def wild_scene(rng: np.random.Generator) -> Scene:
 
 
 def mugshot_scene(rng: np.random.Generator) -> Scene:
+    """Frontal and still, even light, grey wall."""
     u = rng.uniform(-1, 1, 6)
     return Scene(
         scale=0.26 + 0.012 * u[1], shift=(0.015 * u[2], 0.03 + 0.015 * u[3]), rotation=3 * u[4], yaw=4 * u[5],

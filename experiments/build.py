@@ -169,6 +169,7 @@ def run_stage(experiment: Experiment, number: int, stage: Stage, source, origin:
 
 
 def describe(experiment: Experiment, stage: Stage, examples) -> checkpoint.Description:
+    """What the stage's weights will need to be used: the class count and the median label come from its data."""
     objective, median = stage.objective, None
     name = stage.data or experiment.data
     if isinstance(objective, Identity):

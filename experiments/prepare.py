@@ -13,6 +13,7 @@ import time
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The words of the command line; ends the program with exit code 2 where they do not fit."""
     parser = argparse.ArgumentParser(
         "prepare.py", description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def prepare(options: argparse.Namespace) -> None:
+    """Prepares the set if it is not there yet, and shows its summary. Raises UserError."""
     from data_pipelines import builders
 
     started = time.monotonic()

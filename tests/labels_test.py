@@ -225,6 +225,19 @@ def test_survival_approaches_the_ranking_encoding(x64, sigma, largest):
     np.testing.assert_allclose(jnp.abs(difference).max(), largest, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("label", "sigma", "expected"),
+    [  # methods: ranking as label distribution, 1 - c of Eq. 2 at l = 48 … 52, numpy float64
+        (50.0, 2.0, [0.8413447461, 0.6914624613, 0.5, 0.3085375387, 0.1586552539]),
+        (50.0, 0.5, [0.9999683288, 0.9772498681, 0.5, 0.02275013195, 3.167124183e-5]),
+        (50.3, 2.0, [0.8749280644, 0.7421538892, 0.5596176924, 0.3631693488, 0.1976625431]),
+    ],
+)
+def test_survival_of_gaussian_goldens(x64, label, sigma, expected):
+    survival_BxK = labels.survival_of_gaussian(AGE, jnp.array([label]), jnp.array([sigma]))
+    np.testing.assert_allclose(survival_BxK[0, 48:53], expected, rtol=1e-9)
+
+
 def test_survival_uses_the_lower_triangle_not_the_printed_one():
     p_BxK = encode(LabelGrid(0, 4, 1), 1.2, 0.8)
     lower = np.tril(np.ones((5, 5), np.float32))
@@ -238,9 +251,7 @@ def test_column_of_labels_is_refused(encode_labels):
         encode_labels(AGE, jnp.ones((4, 1)))
 
 
-@pytest.mark.parametrize(
-    "label, sigma, name", [((4, 1), (4,), "label"), ((4,), (4, 1), "sigma"), ((4,), (), "sigma")]
-)
+@pytest.mark.parametrize("label, sigma, name", [((4, 1), (4,), "label"), ((4,), (4, 1), "sigma"), ((4,), (), "sigma")])
 def test_distribution_refuses_columns_and_scalars(label, sigma, name):
     with pytest.raises(ValueError, match=f"{name} has shape"):
         labels.encode_distribution(AGE, jnp.ones(label), jnp.ones(sigma))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from agejax import losses
-from agejax.labels import AGE, LabelGrid, encode_distribution, expectation
+from agejax.labels import AGE, LabelGrid, encode_distribution, encode_ranking, expectation
 
 PRINTED = {"rtol": 1e-9, "atol": 1e-10}
 FIVE = LabelGrid(0, 4, 1)
@@ -151,3 +151,13 @@ def test_columns_are_refused():
         losses.kl_divergence(logits_BxK, jnp.ones((4, 1)))
     with pytest.raises(ValueError, match=r"expected \(B, K\)"):
         losses.absolute_error(jnp.zeros(101), jnp.ones(1), AGE)
+
+
+def test_ranking_cross_entropy_golden(x64):
+    """Numpy float64: outputs of a ranking head against y = 3.2 on l = 0 … 8."""
+    probability = jnp.array([[0.99, 0.9, 0.8, 0.45, 0.6, 0.2, 0.1, 0.05]])
+    target = encode_ranking(LabelGrid(0, 8, 1), jnp.array([3.2]))
+    np.testing.assert_array_equal(target[0], [1, 1, 1, 1, 0, 0, 0, 0])
+    logits = jnp.log(probability) - jnp.log1p(-probability)
+    np.testing.assert_allclose(losses.ranking_cross_entropy(logits, target), [2.433150192], rtol=1e-9)
+    np.testing.assert_allclose(losses.ranking_cross_entropy(logits, target) / 8, [0.304143774], rtol=1e-8)

@@ -116,11 +116,13 @@ def test_summary_has_every_measure(example):
 
 def test_resampling_everything_once_gives_the_measures_themselves(example):
     label, predicted, sigma = example
-    sums = metrics._terms(label, predicted, sigma).sum(0, keepdims=True)
-    for name, (value,) in metrics._measures(sums).items():
-        expected = metrics.epsilon_error(label, predicted, sigma) if name == "epsilon_error" else None
-        expected = expected or getattr(metrics, name)(label, predicted)
-        np.testing.assert_allclose(value, expected, rtol=1e-12, err_msg=name)
+    sums = {name: term.sum(keepdims=True) for name, term in metrics._terms(label, predicted, sigma).items()}
+    whole = {name: value for name, (value,) in metrics._measures(sums).items()}
+    expected = {name: getattr(metrics, name)(label, predicted) for name in ("mae", "rmse", "pearson")}
+    expected["epsilon_error"] = metrics.epsilon_error(label, predicted, sigma)
+    expected |= {f"cs{k}": metrics.cumulative_score(label, predicted, k) for k in range(1, 11)}
+    expected |= {name: group["mae"] for name, group in metrics.mae_by_age_group(label, predicted).items()}
+    assert whole == pytest.approx(expected, rel=1e-12)
 
 
 def test_intervals_agree_with_theory(example):
@@ -146,8 +148,20 @@ def test_intervals_are_those_of_a_plain_loop(example):
         values.append([*row, metrics.epsilon_error(label[i], predicted[i], sigma[i])])
     expected = np.percentile(values, (2.5, 97.5), axis=0).T
     intervals = metrics.summarise(label, predicted, sigma, resamples=200, seed=3)["intervals"]
-    assert list(intervals) == ["mae", "rmse", "pearson", "epsilon_error"]
-    np.testing.assert_allclose(list(intervals.values()), expected, rtol=1e-9)
+    flat = [intervals[name] for name in ("mae", "rmse", "pearson", "epsilon_error")]
+    np.testing.assert_allclose(flat, expected, rtol=1e-9)
+
+
+def test_intervals_of_scores_and_groups_are_those_of_a_plain_loop(example):
+    label, predicted, _ = (x[:60] for x in example)
+    rng, values = np.random.default_rng(3), []
+    for _ in range(200):
+        i = rng.integers(60, size=60)
+        groups = metrics.mae_by_age_group(label[i], predicted[i])
+        values.append([metrics.cumulative_score(label[i], predicted[i], 5), groups["21-30"]["mae"] or np.nan])
+    expected = np.nanpercentile(values, (2.5, 97.5), axis=0).T
+    intervals = metrics.summarise(label, predicted, resamples=200, seed=3)["intervals"]
+    np.testing.assert_allclose([intervals["cs"]["5"], intervals["mae_by_age_group"]["21-30"]], expected, rtol=1e-9)
 
 
 def test_intervals_cover_the_truth_about_95_times_in_100():
@@ -164,14 +178,18 @@ def test_intervals_are_seeded_and_do_not_depend_on_the_block(example, monkeypatc
     assert metrics.summarise(*example)["intervals"] == intervals
     assert metrics.summarise(*example, seed=1)["intervals"] != intervals
     monkeypatch.setattr(metrics, "BOOTSTRAP_BLOCK", 7 * 5000)
-    for name, interval in metrics.summarise(*example)["intervals"].items():
-        np.testing.assert_allclose(interval, intervals[name], rtol=1e-12)
+    blocked = metrics.summarise(*example)["intervals"]
+    for name in ("mae", "rmse", "pearson", "epsilon_error"):
+        np.testing.assert_allclose(blocked[name], intervals[name], rtol=1e-12)
 
 
 def test_summary_without_sigma_and_of_few_examples_is_json():
     summary = metrics.summarise([30], [33])
     assert summary["epsilon_error"] is summary["pearson"] is None
-    assert summary["intervals"] == {"mae": [3, 3], "rmse": [3, 3], "pearson": None, "epsilon_error": None}
+    assert (
+        summary["intervals"].items() >= {"mae": [3, 3], "rmse": [3, 3], "pearson": None, "epsilon_error": None}.items()
+    )
+    assert summary["intervals"]["mae_by_age_group"]["0-10"] is None
     for label, predicted in [([20, 30], [22, 30]), ([0.1] * 3, [1, 2, 3])]:
         json.dumps(metrics.summarise(label, predicted), allow_nan=False)
 
@@ -180,8 +198,8 @@ def test_summary_without_sigma_and_of_few_examples_is_json():
     "label, predicted, sigma, message",
     [
         ([], [], None, "n > 0"),
-        ([1, 2], [1], None, "shape"),
-        ([[1], [2]], [1, 2], None, "shape"),
+        ([1, 2], [1], None, "label has shape"),
+        ([[1], [2]], [1, 2], None, "label has shape"),
         ([1, 2], [1, np.nan], None, "predicted is not finite in 1 of 2"),
         ([np.inf, 2], [1, 2], None, "label is not finite"),
         ([1, 2], [1, 2], [[1], [2]], "sigma has shape"),

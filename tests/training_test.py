@@ -1,6 +1,7 @@
 """The step, the loop and checkpoints, on a network of a few thousand parameters."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -38,13 +39,20 @@ def mesh_of(count):
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
 
 
-def start(stage, mesh, description=None):
-    description = description or describe(stage.objective)
-    network = description.network(stage.trainable)
+@functools.cache
+def compiled(stage, devices):
+    """(jitted step, initial variables, optimizer): compiled once for all tests."""
+    network = describe(stage.objective).network(stage.trainable)
     variables, _ = stages.start_variables(network, 32, 0, stage, None, "")
     optimizer = make_optimizer(stage.optimizer, stage.schedule, variables["params"], stage.trainable, 8, 2.5)
-    step = make_train_step(network, description.objective, optimizer, mesh)
-    return step, jax.device_put(new_state(variables, optimizer), replicated(mesh))
+    step = make_train_step(network, stage.objective, optimizer, mesh_of(devices))
+    return step, variables, optimizer
+
+
+def start(stage, devices=4):
+    step, variables, optimizer = compiled(stage, devices)
+    fresh = jax.tree.map(lambda x: np.array(x), variables)  # the step donates its state
+    return step, jax.device_put(new_state(fresh, optimizer), replicated(mesh_of(devices)))
 
 
 def batches(start_step, spoil=None, stop_at=None):
@@ -69,7 +77,7 @@ def _watched(stream, step, spoil, stop_at):
 
 def train(folder, open_batches=batches, validate=None, stage=STAGE):
     mesh = make_mesh()
-    step, state = start(stage, mesh)
+    step, state = start(stage)
     plan = loop.Plan(stage.name, 8, 8, 2.5, checkpoint_every=3, validate_every=3)
     folder.mkdir(exist_ok=True)
     with checkpoint.StageCheckpoints(folder) as saves:
@@ -90,7 +98,7 @@ def test_training_lowers_the_loss(uninterrupted, tmp_path):
     state, summary = uninterrupted
     assert int(state.step) == summary["steps"] == 8
     longer = STAGE.objective.loss
-    _, fresh = start(STAGE, make_mesh())
+    _, fresh = start(STAGE)
     before, after = (_loss_on_all(variables, longer) for variables in (fresh.variables, state.variables))
     assert after < before
 
@@ -154,7 +162,7 @@ def test_one_device_equals_four():
     results = []
     for count in (1, 4):
         mesh = mesh_of(count)
-        step, state = start(STAGE, mesh)
+        step, state = start(STAGE, count)
         with batches(0) as stream:
             for _ in range(3):
                 state, metrics = step(state, to_devices(next(stream), mesh))
@@ -168,7 +176,7 @@ def test_one_device_equals_four():
 
 def test_step_is_traced_once():
     mesh = make_mesh()
-    step, state = start(STAGE, mesh)
+    step, state = start(STAGE)
     with batches(0) as stream:
         for _ in range(3):
             state, _ = step(state, to_devices(next(stream), mesh))
@@ -177,7 +185,7 @@ def test_step_is_traced_once():
 
 def test_steps_move_nothing_between_host_and_device_by_themselves():
     mesh = make_mesh()
-    step, state = start(STAGE, mesh)
+    step, state = start(STAGE)
     with batches(0) as stream, jax.transfer_guard("disallow"):
         for _ in range(2):
             state, _ = step(state, to_devices(next(stream), mesh))
@@ -186,7 +194,7 @@ def test_steps_move_nothing_between_host_and_device_by_themselves():
 def test_padding_and_sharding_lose_no_example_and_prediction_is_the_mirror_mean():
     description = describe()
     mesh = make_mesh()
-    _, state = start(STAGE, mesh)
+    _, state = start(STAGE)
     predictions = evaluate.predict_split(description, state.variables, SQUARES, mesh, batch_size=12)
     np.testing.assert_array_equal(predictions.index, np.arange(20))
     np.testing.assert_allclose(predictions.label, [SQUARES[row]["age"] for row in range(20)])
@@ -216,7 +224,7 @@ def test_predictions_csv_has_a_row_for_every_example(tmp_path):
 
 def finished(tmp_path, objective):
     stage = stages.Stage("pretrain", objective, batch_size=8)
-    _, state = start(stage, make_mesh())
+    _, state = start(stage)
     folder = tmp_path / "run" / "pretrain"
     with checkpoint.StageCheckpoints(folder) as saves:
         saves.save(1, state, {})
@@ -250,7 +258,7 @@ def test_next_stage_takes_the_trunk_and_leaves_the_head(tmp_path):
 
 
 def test_official_second_stage_takes_all_and_resets_the_head_bias():
-    _, state = start(STAGE, make_mesh())
+    _, state = start(STAGE)
     source = state.variables
     source["params"]["head"]["bias"] += 1
     stage = stages.Stage("joint", STAGE.objective, take="all", reset_head_bias=True)
@@ -261,7 +269,7 @@ def test_official_second_stage_takes_all_and_resets_the_head_bias():
 
 
 def test_a_checkpoint_of_another_shape_is_refused_by_name():
-    _, state = start(STAGE, make_mesh())
+    _, state = start(STAGE)
     wider = checkpoint.Description(VGG(1 / 16), STAGE.objective, 32, "float32", Alignment(), "", None).network()
     with pytest.raises(UserError, match=r"pretrain has another shape: trunk/block1_1/"):
         stages.start_variables(wider, 32, 0, STAGE, state.variables, "pretrain")
@@ -269,7 +277,7 @@ def test_a_checkpoint_of_another_shape_is_refused_by_name():
 
 def test_frozen_trunk_stays_through_training(tmp_path):
     stage = stages.Stage("finetune", STAGE.objective, batch_size=8, trainable="head")
-    _, before = start(stage, make_mesh())
+    _, before = start(stage)
     kept = jax.tree.map(np.asarray, before.variables)
     state, _ = train(tmp_path / "run", stage=stage)
     assert_same(state.params["trunk"], kept["params"]["trunk"])

@@ -41,6 +41,13 @@ def make_network(backbone: VGG, head_size: int, dtype: str = "float32", trainabl
     return Network(backbone.trunk(DTYPES[dtype], trainable), head_size)
 
 
-def init_variables(network: Network, key: jax.Array, image_size: int) -> dict:
+def init_variables(key: jax.Array, network: Network, image_size: int) -> dict:
     """Fresh {"params", "batch_stats"}."""
-    return jax.jit(network.init)(key, jnp.zeros((1, image_size, image_size, 3), jnp.uint8))
+    # it runs once: optimising the random number generator for every kernel's shape would take most of the start-up
+    quickly = {"xla_backend_optimization_level": 0}
+    return jax.jit(network.init, compiler_options=quickly)(key, jnp.zeros((1, image_size, image_size, 3), jnp.uint8))
+
+
+def variable_shapes(network: Network, image_size: int) -> dict:
+    """The same tree as init_variables, of jax.ShapeDtypeStruct; nothing is computed."""
+    return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, image_size, image_size, 3), jnp.uint8))

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from agejax import specs
-from agejax.models.network import Network, init_variables, make_network
+from agejax.models.network import Network, make_network, variable_shapes
 from agejax.models.vgg import VGG
 from agejax.parameters import Tree
 from agejax.training.sharding import make_mesh, replicated
@@ -127,8 +127,9 @@ def load_trained(checkpoint: Path, mesh: Mesh | None = None) -> tuple[Descriptio
 
 
 def load_variables(stage_dir: Path, description: Description, selected: str, mesh: Mesh) -> dict:
+    """{"params", "batch_stats"} of the "latest" or the "best" save of a stage; moments stay on disk."""
     network, place = description.network(), replicated(mesh)
-    shapes = jax.eval_shape(lambda key: init_variables(network, key, description.image_size), jax.random.key(0))
+    shapes = variable_shapes(network, description.image_size)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
     folder = stage_dir.absolute() / "checkpoints" / selected
     with ocp.CheckpointManager(folder) as manager:

@@ -51,7 +51,7 @@ def start_variables(
     network: Network, image_size: int, seed: int, stage: Stage, source: dict | None, origin: str
 ) -> tuple[dict, str]:
     """Initial variables of a stage, and a sentence that says what was taken from `source` and what was left."""
-    fresh = init_variables(network, jax.random.key(seed), image_size)
+    fresh = init_variables(jax.random.key(seed), network, image_size)
     if source is None:
         return fresh, "starts from random weights"
     part = {"trunk": "trunk", "all": ""}[stage.take]

@@ -9,6 +9,8 @@ from agejax.parameters import Tree
 
 
 class TrainState(struct.PyTreeNode):
+    """What a checkpoint holds, and what a step takes and returns."""
+
     step: jax.Array
     """int32, updates made."""
     params: Tree
