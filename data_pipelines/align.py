@@ -52,14 +52,10 @@ def whole_image_matrix(height: int, width: int, size: int) -> np.ndarray:
     """The shorter side to `size`, the centre to the centre: float64 (2, 3), source → crop."""
     scale = size / min(height, width)
     centre = (size - 1) / 2
-    return np.array(
-        [[scale, 0, centre - scale * (width - 1) / 2], [0, scale, centre - scale * (height - 1) / 2]]
-    )
+    return np.array([[scale, 0, centre - scale * (width - 1) / 2], [0, scale, centre - scale * (height - 1) / 2]])
 
 
-def crop_matrix(
-    landmarks: np.ndarray, height: int, width: int, size: int, alignment: Alignment
-) -> np.ndarray:
+def crop_matrix(landmarks: np.ndarray, height: int, width: int, size: int, alignment: Alignment) -> np.ndarray:
     """The matrix source → crop, float64 (2, 3), of an image whose five points are `landmarks` (5, 2).
 
     NaN landmarks: the whole image is the face. height and width matter only then.

@@ -1,28 +1,28 @@
 """The record on disk and the batch in memory: keys, dtypes, ranges, units.
 
-A record keeps what a data set knows and nothing that an experiment decides: the encoded image as found, the labels, the
-five points. A label that the set does not have is NaN (identity: -1); the constant σ of a recipe lives in its objective.
+A record keeps what a data set knows and nothing that an experiment decides: the encoded image as found, the labels,
+the five points. A label that the set does not have is NaN (identity: -1); a recipe's constant σ is its objective's.
 
-| record key            | dtype, shape    | meaning                                                                    |
+| record key            | dtype, shape    | meaning                                                                   |
 |-----------------------|-----------------|----------------------------------------------------------------------------|
-| id                    | str             | unique within the data set; what predictions.csv and errors name           |
-| image                 | bytes           | encoded JPEG or PNG, upright after its EXIF orientation is applied         |
-| age                   | float32         | years, mean of the votes where apparent; NaN = not labelled                |
-| sigma                 | float32         | years, std of the votes; 0 is legal; NaN = not known                       |
-| attractiveness        | float32         | mean score on the set's own scale; NaN = not labelled                      |
-| attractiveness_sigma  | float32         | std of the scores; NaN = not known                                         |
-| identity              | int32           | subject, 0 … n-1 within the data set; -1 = not known                       |
-| landmarks             | float32 (5, 2)  | x, y in pixels of the upright image: eyes, nose tip, mouth corners,        |
-|                       |                 | image-left first; NaN = none, the whole image is the face                  |
+| id                    | str             | unique within the data set; what predictions.csv and errors name          |
+| image                 | bytes           | encoded as found (JPEG, PNG, …), upright once its EXIF turn is applied    |
+| age                   | float32         | years, mean of the votes where apparent; NaN = not labelled               |
+| sigma                 | float32         | years, std of the votes; 0 is legal; NaN = not known                      |
+| attractiveness        | float32         | mean score on the set's own scale; NaN = not labelled                     |
+| attractiveness_sigma  | float32         | std of the scores; NaN = not known                                        |
+| identity              | int32           | subject, 0 … n-1 within the data set; -1 = not known                      |
+| landmarks             | float32 (5, 2)  | x, y in pixels of the upright image: eyes, nose tip, mouth corners,       |
+|                       |                 | image-left first; NaN = none, the whole image is the face                 |
 
-| batch key  | dtype, shape            | meaning                                                                        |
+| batch key  | dtype, shape            | meaning                                                                       |
 |------------|-------------------------|--------------------------------------------------------------------------------|
-| image      | uint8 [B, S, S, 3]      | aligned, augmented RGB                                                         |
-| label      | float32 [B]             | the labelled score that the stage asks for: age in years, or attractiveness    |
-| sigma      | float32 [B]             | its σ, NaN = not known                                                         |
-| identity   | int32 [B]               | -1 = not known                                                                 |
-| mask       | float32 [B]             | 1 for an example, 0 for padding                                                |
-| index      | int64 [B]               | row in the split; -1 for padding (host side only: names the example)           |
+| image      | uint8 [B, S, S, 3]      | aligned, augmented RGB                                                        |
+| label      | float32 [B]             | the labelled score that the stage asks for: age in years, or attractiveness   |
+| sigma      | float32 [B]             | its σ, NaN = not known                                                        |
+| identity   | int32 [B]               | -1 = not known                                                                |
+| mask       | float32 [B]             | 1 for an example, 0 for padding                                               |
+| index      | int64 [B]               | row in the split; -1 for padding (host side only: names the example)          |
 """
 
 import math
@@ -38,8 +38,17 @@ class RecordError(ValueError):
     """A record that cannot be used; the message names the record, the field and the value."""
 
 
-def record(id, image, *, age=math.nan, sigma=math.nan, attractiveness=math.nan, attractiveness_sigma=math.nan,
-           identity=-1, landmarks=None) -> dict:
+def record(
+    id,
+    image,
+    *,
+    age=math.nan,
+    sigma=math.nan,
+    attractiveness=math.nan,
+    attractiveness_sigma=math.nan,
+    identity=-1,
+    landmarks=None,
+) -> dict:
     """A validated record; what is left out is marked as not known. Raises RecordError."""
     points = NO_LANDMARKS if landmarks is None else np.asarray(landmarks, np.float32)
     row = {

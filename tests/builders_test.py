@@ -61,8 +61,16 @@ def message(folder: Path, text: str | bytes) -> str:
 
 def test_manifest_keeps_every_label(tmp_path):
     points = {f"{axis}{i}": 10 * i + (axis == "y") for i in range(1, 6) for axis in "xy"}
-    full = {"path": "a/1.png", "age": 23.5, "sigma": 0, "attractiveness": 3.1, "attractiveness_sigma": 0.5,
-            "identity": "Zoe", "split": "dev", **points}
+    full = {
+        "path": "a/1.png",
+        "age": 23.5,
+        "sigma": 0,
+        "attractiveness": 3.1,
+        "attractiveness_sigma": 0.5,
+        "identity": "Zoe",
+        "split": "dev",
+        **points,
+    }
     bare = dict.fromkeys(full, "") | {"path": "b.jpg", "age": 7, "split": "training"}
     prepare("manifest", tmp_path / "data", listing(tmp_path, [full, bare]))
     known, unknown = (records("manifest", tmp_path / "data", split) for split in ("val", "train"))
@@ -105,37 +113,42 @@ def test_delimiters_mark_and_line_ends(tmp_path, delimiter, start):
     (tmp_path / "list.csv").write_bytes(text.encode())
     prepare("manifest", tmp_path / "data", tmp_path / "list.csv")
     assert {id: row["age"] for id, row in records("manifest", tmp_path / "data").items()} == {
-        "a b.jpg": 30, f"{tmp_path}/c.jpg": 40}
+        "a b.jpg": 30,
+        f"{tmp_path}/c.jpg": 40,
+    }
 
 
-@pytest.mark.parametrize("text, parts", [
-    ("path,age\na.jpg,nan", ("line 2", "age", "'nan'", "not a finite number")),
-    ("path,age\na.jpg,20\nb.jpg,101", ("line 3", "age", "'101'", "0 to 100 years")),
-    ("path,age\na.jpg,-1", ("line 2", "age", "'-1'")),
-    ("path,age\n\na.jpg,2_5", ("line 3", "age", "'2_5'", "not a number")),
-    ("path,age\na.jpg,old", ("line 2", "age", "'old'", "not a number")),
-    ("path,age\na.jpg,", ("line 2", "age", "no other label")),
-    ("path,age\n,3", ("line 2", "path", "empty")),
-    ("path,age,sigma\na.jpg,20,-0.1", ("line 2", "sigma", "'-0.1'", "less than 0")),
-    ("path,age,sigma\na.jpg,20,NaN", ("line 2", "sigma", "'NaN'", "leave the cell empty")),
-    ("path,age,sigma\na.jpg,20,inf", ("line 2", "sigma", "'inf'")),
-    ("path,age,sgima\na.jpg,20,1", ("line 1", "unknown column 'sgima'", "did you mean sigma")),
-    ("path,years\na.jpg,20", ("line 1", "unknown column 'years'", "age")),
-    ("path\na.jpg", ("line 1", "column 'age' is missing")),
-    ("age,sigma\n20,1", ("line 1", "column 'path' is missing")),
-    ("path,age,age\na.jpg,1,2", ("line 1", "'age'", "2 times")),
-    ("path,age\na.jpg,1,2", ("line 2", "3 cells", "2 columns")),
-    ("path,age,split\na.jpg,1,tset", ("line 2", "split", "'tset'", "train, val or test")),
-    ("path,age,split\na.jpg,1,train\nb.jpg,2,", ("line 3", "split", "every row")),
-    ("path,age\na.jpg,1\n./a.jpg,2", ("line 3", "path", "'./a.jpg'", "on line 2")),
-    ("path,age,x1,y1\na.jpg,1,2,3", ("line 1", "column 'x2' is missing")),
-    ("path,age,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na.jpg,1,1,2,3,4,5,6,7,8,9,", ("line 2", "y5", "none")),
-    ("path,age,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na.jpg,1,1,2,3,4,5,6,7,8,9,nan", ("line 2", "y5", "'nan'")),
-    ("", ("the file is empty",)),
-    ("path,age\n", ("no rows",)),
-    ('path,age\n"a.jpg,3', ("line 2",)),
-    (b"path,age\n\xff\xfe.jpg,3", ("not UTF-8", "byte 9")),
-])
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("path,age\na.jpg,nan", ("line 2", "age", "'nan'", "not a finite number")),
+        ("path,age\na.jpg,20\nb.jpg,101", ("line 3", "age", "'101'", "0 to 100 years")),
+        ("path,age\na.jpg,-1", ("line 2", "age", "'-1'")),
+        ("path,age\n\na.jpg,2_5", ("line 3", "age", "'2_5'", "not a number")),
+        ("path,age\na.jpg,old", ("line 2", "age", "'old'", "not a number")),
+        ("path,age\na.jpg,", ("line 2", "age", "no other label")),
+        ("path,age\n,3", ("line 2", "path", "empty")),
+        ("path,age,sigma\na.jpg,20,-0.1", ("line 2", "sigma", "'-0.1'", "less than 0")),
+        ("path,age,sigma\na.jpg,20,NaN", ("line 2", "sigma", "'NaN'", "leave the cell empty")),
+        ("path,age,sigma\na.jpg,20,inf", ("line 2", "sigma", "'inf'")),
+        ("path,age,sgima\na.jpg,20,1", ("line 1", "unknown column 'sgima'", "did you mean sigma")),
+        ("path,years\na.jpg,20", ("line 1", "unknown column 'years'", "age")),
+        ("path\na.jpg", ("line 1", "column 'age' is missing")),
+        ("age,sigma\n20,1", ("line 1", "column 'path' is missing")),
+        ("path,age,age\na.jpg,1,2", ("line 1", "'age'", "2 times")),
+        ("path,age\na.jpg,1,2", ("line 2", "3 cells", "2 columns")),
+        ("path,age,split\na.jpg,1,tset", ("line 2", "split", "'tset'", "train, val or test")),
+        ("path,age,split\na.jpg,1,train\nb.jpg,2,", ("line 3", "split", "every row")),
+        ("path,age\na.jpg,1\n./a.jpg,2", ("line 3", "path", "'./a.jpg'", "on line 2")),
+        ("path,age,x1,y1\na.jpg,1,2,3", ("line 1", "column 'x2' is missing")),
+        ("path,age,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na.jpg,1,1,2,3,4,5,6,7,8,9,", ("line 2", "y5", "none")),
+        ("path,age,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na.jpg,1,1,2,3,4,5,6,7,8,9,nan", ("line 2", "y5", "'nan'")),
+        ("", ("the file is empty",)),
+        ("path,age\n", ("no rows",)),
+        ('path,age\n"a.jpg,3', ("line 2",)),
+        (b"path,age\n\xff\xfe.jpg,3", ("not UTF-8", "byte 9")),
+    ],
+)
 def test_mistakes_are_named_in_one_line(tmp_path, text, parts):
     picture(tmp_path / "a.jpg"), picture(tmp_path / "b.jpg")
     found = message(tmp_path, text)
@@ -173,8 +186,9 @@ def test_a_few_unusable_images_are_skipped_and_named(tmp_path):
     assert "damaged or cut short" in reasons["9.jpg"] and "damaged or cut short" in reasons["13.jpg"]
 
 
-@pytest.mark.parametrize("missing, share, stops", [
-    (1, 0.01, False), (2, 0.01, True), (1, 0.0, True), (2, 0.1, False), (3, 0.1, True)])
+@pytest.mark.parametrize(
+    "missing, share, stops", [(1, 0.01, False), (2, 0.01, True), (1, 0.0, True), (2, 0.1, False), (3, 0.1, True)]
+)
 def test_the_share_of_unusable_images_is_bounded(tmp_path, missing, share, stops):
     file = listing(tmp_path, [row | {"split": "train"} for row in people(20)])
     for i in range(missing):
@@ -267,9 +281,11 @@ def test_aaf_reads_ages_points_and_leaves_duplicates_out(tmp_path):
     (root / "key points" / "00006A26.txt").write_text("1 2\n")
     prepare("aaf", tmp_path / "data", root)
     found, stored = summary("aaf", tmp_path / "data"), records("aaf", tmp_path / "data")
-    assert found["skipped"] == [{"id": "Thumbs.db", "reason": "the name is not <serial>A<age>.jpg"},
-                                {"id": "00012A32.jpg", "reason": "duplicate of 00003A23.jpg"},
-                                {"id": "00099A40.jpg", "reason": f"file not found: {photos / '00099A40.jpg'}"}]
+    assert found["skipped"] == [
+        {"id": "Thumbs.db", "reason": "the name is not <serial>A<age>.jpg"},
+        {"id": "00012A32.jpg", "reason": "duplicate of 00003A23.jpg"},
+        {"id": "00099A40.jpg", "reason": f"file not found: {photos / '00099A40.jpg'}"},
+    ]
     assert set(found["splits"]) == {"train", "val", "test"} and len(stored) == 29
     assert stored["00003A23.jpg"]["age"] == 23 and stored["00003A23.jpg"]["identity"] == -1
     # x of point j is j + 0.5: means of 19 … 24 and 25 … 30, then points 13, 31, 37
@@ -378,20 +394,25 @@ def test_same_input_gives_the_same_bytes_in_another_process(tmp_path):
     code = "import sys; from data_pipelines import builders; builders.prepare('manifest', sys.argv[1], sys.argv[2])"
     for out in ("a", "b"):
         subprocess.run([sys.executable, "-c", code, tmp_path / out, tmp_path / "list.csv"], check=True)
-    first, second = ({path.name: path.read_bytes() for path in prepared_dir("manifest", tmp_path / out).iterdir()}
-                     for out in ("a", "b"))
+    first, second = (
+        {path.name: path.read_bytes() for path in prepared_dir("manifest", tmp_path / out).iterdir()}
+        for out in ("a", "b")
+    )
     assert len(first) == 6 and first == second
 
 
-@pytest.mark.parametrize("name, parts", [
-    ("aff", ("no data set 'aff'", "did you mean aaf")),
-    ("zzz", ("there are aaf, manifest, synthetic",)),
-    ("synthetic/wlid", ("synthetic has wild, mugshot",)),
-    ("aaf/x", ("no data set 'aaf/x'",)),
-    ("manifest/../x", ("no data set",)),
-    ("aaf", ("python experiments/prepare.py --data=aaf --raw=RAW --data_dir=", "original images")),
-    ("synthetic", ("`python experiments/prepare.py --data=synthetic --data_dir=",)),
-])
+@pytest.mark.parametrize(
+    "name, parts",
+    [
+        ("aff", ("no data set 'aff'", "did you mean aaf")),
+        ("zzz", ("there are aaf, manifest, synthetic",)),
+        ("synthetic/wlid", ("synthetic has wild, mugshot",)),
+        ("aaf/x", ("no data set 'aaf/x'",)),
+        ("manifest/../x", ("no data set",)),
+        ("aaf", ("python experiments/prepare.py --data=aaf --raw=RAW --data_dir=", "original images")),
+        ("synthetic", ("`python experiments/prepare.py --data=synthetic --data_dir=",)),
+    ],
+)
 def test_what_is_not_there_is_said_with_what_to_do(tmp_path, name, parts):
     with pytest.raises(DataError) as caught:
         open_split(name, tmp_path / "my data", "train")
@@ -399,12 +420,19 @@ def test_what_is_not_there_is_said_with_what_to_do(tmp_path, name, parts):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name, arguments, part", [
-    ("aaf", {}, "needs --raw"), ("aaf", {"raw": "nowhere"}, "is not there"), ("aaf", {"raw": __file__}, "not a folder"),
-    ("manifest", {"raw": "."}, "not a file"), ("synthetic", {"raw": "."}, "leave --raw out"),
-    ("aaf", {"raw": ".", "faces": 3}, "takes no option 'faces'"), ("synthetic", {"faces": 0}, "1 or more"),
-    ("synthetic", {"max_bad_share": 2}, "from 0 to 1"),
-])
+@pytest.mark.parametrize(
+    "name, arguments, part",
+    [
+        ("aaf", {}, "needs --raw"),
+        ("aaf", {"raw": "nowhere"}, "is not there"),
+        ("aaf", {"raw": __file__}, "not a folder"),
+        ("manifest", {"raw": "."}, "not a file"),
+        ("synthetic", {"raw": "."}, "leave --raw out"),
+        ("aaf", {"raw": ".", "faces": 3}, "takes no option 'faces'"),
+        ("synthetic", {"faces": 0}, "1 or more"),
+        ("synthetic", {"max_bad_share": 2}, "from 0 to 1"),
+    ],
+)
 def test_wrong_arguments(tmp_path, name, arguments, part):
     with pytest.raises(DataError, match=part):
         prepare(name, tmp_path, **arguments)

@@ -25,7 +25,7 @@ def variables_of(backbone, head_size=101, size=32, **kwargs):
     ],
 )
 def test_parameter_counts_are_the_papers(backbone, expected):
-    """methods: DLDL-v2 Table 2 rounds them to 3.7 M and 0.9 M; the exact ones follow from its layer table at K = 101."""
+    """DLDL-v2 rounds them to 3.7 M and 0.9 M; the exact ones follow from its layer table at K = 101."""
     network = make_network(backbone, 101)
     assert parameters.count(variable_shapes(network, 32)["params"]) == expected
 

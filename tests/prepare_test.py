@@ -52,13 +52,16 @@ def test_what_was_skipped_is_shown_by_reason(tmp_path, capsys):
     assert "skipped, file not found: 2 (" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments, part", [
-    (["--data=aaff"], "did you mean aaf"),
-    (["--data=aaf"], "aaf needs --raw"),
-    (["--data=aaf", "--raw=nowhere"], "nowhere is not there"),
-    (["--data=synthetic", "--faces=0"], "1 or more"),
-    (["--data=synthetic", "--max_bad_share=nan"], "from 0 to 1"),
-])
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["--data=aaff"], "did you mean aaf"),
+        (["--data=aaf"], "aaf needs --raw"),
+        (["--data=aaf", "--raw=nowhere"], "nowhere is not there"),
+        (["--data=synthetic", "--faces=0"], "1 or more"),
+        (["--data=synthetic", "--max_bad_share=nan"], "from 0 to 1"),
+    ],
+)
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, capfd, arguments, part):
     assert prepare.main([*arguments, f"--data_dir={tmp_path}"]) == 2
     out, err = capfd.readouterr()
@@ -77,9 +80,11 @@ def test_the_script_runs_where_it_is_not_at_home(tmp_path):
 
 
 def test_help_does_not_wait_for_tfds():
-    code = ("import sys, experiments.prepare as p\n"
-            "try: p.main(['--help'])\nexcept SystemExit as e: assert e.code == 0\n"
-            "slow = {'tensorflow_datasets', 'jax', 'numpy', 'cv2'} & sys.modules.keys(); assert not slow, slow")
+    code = (
+        "import sys, experiments.prepare as p\n"
+        "try: p.main(['--help'])\nexcept SystemExit as e: assert e.code == 0\n"
+        "slow = {'tensorflow_datasets', 'jax', 'numpy', 'cv2'} & sys.modules.keys(); assert not slow, slow"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert all(flag in found.stdout for flag in ("--data", "--raw", "--data_dir", "--faces", "--overwrite"))

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import drawing, portrait, schema, synthetic
+from data_pipelines import schema, synthetic
 from data_pipelines.align import Alignment, crop_matrix
-from data_pipelines.synthetic import CLOCKS, DOMAINS, draw_face
+from data_pipelines.synthetic import CLOCKS, DOMAINS, draw_face, painting, portrait
 
 COUNT, IDENTITIES = 600, 60
 
@@ -42,16 +42,23 @@ def test_a_face_depends_on_its_arguments_alone():
 
 def test_every_argument_changes_the_picture():
     base = draw_face(1, 3)["image"]
-    others = [draw_face(2, 3), draw_face(1, 4), draw_face(1, 3, "mugshot"), draw_face(1, 3, size=96),
-              draw_face(1, 3, identities=2)]
+    others = [
+        draw_face(2, 3),
+        draw_face(1, 4),
+        draw_face(1, 3, "mugshot"),
+        draw_face(1, 3, size=96),
+        draw_face(1, 3, identities=2),
+    ]
     assert base not in [face["image"] for face in others]
     assert draw_face(2, 3)["age"] != draw_face(1, 3)["age"] != draw_face(1, 3, "mugshot")["age"]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_another_process_draws_the_same_bytes(domain):
-    code = ("import hashlib; from data_pipelines.synthetic import draw_face; "
-            f"print([hashlib.sha256(draw_face(7, i, {domain!r})['image']).hexdigest() for i in (9, 2)])")
+    code = (
+        "import hashlib; from data_pipelines.synthetic import draw_face; "
+        f"print([hashlib.sha256(draw_face(7, i, {domain!r})['image']).hexdigest() for i in (9, 2)])"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours = [hashlib.sha256(draw_face(7, i, domain)["image"]).hexdigest() for i in (9, 2)]
     assert other.stdout.strip() == str(ours)
@@ -101,10 +108,10 @@ def test_shapes_are_painted_where_the_projection_says():
     person, pace = synthetic.sample_person(rng)
     layout = portrait.lay_out(person, synthetic.sample_ageing(40.0, person, pace, rng))
     scene = synthetic.wild_scene(rng)
-    place = drawing.make_projection(person, scene, layout, 128)
+    place = painting.make_projection(person, scene, layout, 128)
     for point in portrait.landmarks(layout, scene):
         image = np.zeros((128, 128), np.uint8)
-        drawing.paint(image, [portrait.Shape([portrait.ellipse(*point, 0.1)], (255,))], place)
+        painting.paint(image, [portrait.Shape([portrait.ellipse(*point, 0.1)], (255,))], place)
         weight = image / image.sum()
         x, y = (weight.sum(0) * np.arange(128)).sum(), (weight.sum(1) * np.arange(128)).sum()
         np.testing.assert_allclose((x, y), place(point[None])[0], atol=0.15)
@@ -138,8 +145,9 @@ def test_votes_are_whole_years_of_ten_raters_or_more_and_spread_with_age():
 
 def test_scores_are_labelled(faces):
     _, rows = faces
-    sigma, scores, deviations = (np.array([face[k] for face in rows])
-                                 for k in ("sigma", "attractiveness", "attractiveness_sigma"))
+    sigma, scores, deviations = (
+        np.array([face[k] for face in rows]) for k in ("sigma", "attractiveness", "attractiveness_sigma")
+    )
     assert sigma.min() > 0 and deviations.min() > 0
     assert scores.min() >= 1 and scores.max() <= 5 and scores.std() > 0.3
 
@@ -166,8 +174,9 @@ def test_every_cue_follows_age(cue):
 def ridge(train, target, test, strength):
     """Dual ridge regression: the least-squares fit of centred targets, predicted at `test`."""
     middle = train.mean(0)
-    weights = np.linalg.solve((train - middle) @ (train - middle).T + strength * np.eye(len(train)),
-                              target - target.mean())
+    weights = np.linalg.solve(
+        (train - middle) @ (train - middle).T + strength * np.eye(len(train)), target - target.mean()
+    )
     return (test - middle) @ (train - middle).T @ weights + target.mean()
 
 

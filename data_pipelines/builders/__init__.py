@@ -42,8 +42,13 @@ class Split:
     def __getitem__(self, index: int) -> dict:
         row = self._source[range(len(self))[index]]
         numbers = {key: np.float32(row[key]) for key in ("age", "sigma", "attractiveness", "attractiveness_sigma")}
-        return {"id": row["id"].decode(), "image": row["image"], **numbers,
-                "identity": np.int32(row["identity"]), "landmarks": row["landmarks"]}
+        return {
+            "id": row["id"].decode(),
+            "image": row["image"],
+            **numbers,
+            "identity": np.int32(row["identity"]),
+            "landmarks": row["landmarks"],
+        }
 
     def __repr__(self) -> str:
         return f"Split({self.name}, {len(self)} records)"
@@ -72,8 +77,15 @@ def prepared_dir(name: str, data_dir: str | Path) -> Path:
     return _place(name, data_dir)
 
 
-def prepare(name: str, data_dir: str | Path, raw: str | Path | None = None, *, overwrite: bool = False,
-            max_bad_share: float = 0.01, **options) -> Path:
+def prepare(
+    name: str,
+    data_dir: str | Path,
+    raw: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    max_bad_share: float = 0.01,
+    **options,
+) -> Path:
     """Writes the set's records and summary under data_dir and returns their folder.
 
     raw: what was downloaded; options: the set's own (synthetic: faces, size, seed). What is prepared already stays,
@@ -133,8 +145,10 @@ def _check_same_source(name: str, data_dir: str | Path, raw: str | Path | None, 
     made = summary(name, data_dir)["source"]
     if changed := [key for key in asked if asked[key] != made.get(key)]:
         key = changed[0]
-        raise DataError(f"{name} was prepared in {data_dir} from other input ({key} {made.get(key)!r}, "
-                        f"now {asked[key]!r}): --overwrite replaces it")
+        raise DataError(
+            f"{name} was prepared in {data_dir} from other input ({key} {made.get(key)!r}, "
+            f"now {asked[key]!r}): --overwrite replaces it"
+        )
 
 
 def _check_options(name: str, max_bad_share: float, options: dict) -> None:

@@ -78,16 +78,24 @@ class FaceSet(tfds.core.GeneratorBasedBuilder, abc.ABC):
         return schema.record(row.id, row.file.read_bytes(), **row.labels)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _LocalInfo(builder=self, description=self.__doc__, homepage=self.HOMEPAGE or None,
-                          citation=self.CITATION or None, features=_features())
+        return _LocalInfo(
+            builder=self,
+            description=self.__doc__,
+            homepage=self.HOMEPAGE or None,
+            citation=self.CITATION or None,
+            features=_features(),
+        )
 
     def _split_generators(self, dl_manager) -> dict:
         rows = self.rows()
         if not rows:
             raise DataError(f"{self.name}: nothing to read in {self.raw}: {self.NEEDS} was expected")
         allowed = max(int(self.max_bad_share * len(rows)), 1) if self.max_bad_share > 0 else 0
-        return {split: self._generate_examples(split, [row for row in rows if row.split == split], len(rows), allowed)
-                for split in SPLITS if any(row.split == split for row in rows)}
+        return {
+            split: self._generate_examples(split, [row for row in rows if row.split == split], len(rows), allowed)
+            for split in SPLITS
+            if any(row.split == split for row in rows)
+        }
 
     def _generate_examples(self, split: str, rows: list[Row], total: int, allowed: int) -> Iterator[tuple[str, dict]]:
         with faces_progress(f"{self.name} {split}", len(rows)) as advance:
@@ -123,8 +131,10 @@ class FaceSet(tfds.core.GeneratorBasedBuilder, abc.ABC):
     def _leave_out(self, row: Row, reason: str, total: int, allowed: int) -> None:
         self.tally.skip(row.id, reason, bad=True)
         if len(self.tally.bad) > allowed:
-            raise DataError(f"{self.name}: more than {allowed} of {total} images cannot be used: {self._first_bad()}; "
-                            f"mend them, or allow more with --max_bad_share (now {self.max_bad_share:g})")
+            raise DataError(
+                f"{self.name}: more than {allowed} of {total} images cannot be used: {self._first_bad()}; "
+                f"mend them, or allow more with --max_bad_share (now {self.max_bad_share:g})"
+            )
 
     def _first_bad(self) -> str:
         named = [f"{skipped['id']} ({skipped['reason']})" for skipped in self.tally.bad]
@@ -149,8 +159,10 @@ class _StableWriter(writer.ExampleWriter):
     """Equal input gives equal files: a protobuf map is otherwise written in an order that differs between processes."""
 
     def write(self, path, examples):
-        stable = ((key, tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True))
-                  for key, example in examples)
+        stable = (
+            (key, tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True))
+            for key, example in examples
+        )
         return super().write(path, stable)
 
 
@@ -172,10 +184,18 @@ def distinct(rows: Iterable[Row], tally: Tally) -> Iterator[tuple[Row, str]]:
 def _features() -> tfds.features.FeaturesDict:
     """schema.py's record. Images are stored byte for byte as found; whoever reads with plain tfds gets them decoded."""
     number = tfds.features.Scalar(np.float32)
-    return tfds.features.FeaturesDict({
-        "id": tfds.features.Text(), "image": tfds.features.Image(shape=(None, None, 3)), "age": number, "sigma": number,
-        "attractiveness": number, "attractiveness_sigma": number, "identity": tfds.features.Scalar(np.int32),
-        "landmarks": tfds.features.Tensor(shape=(5, 2), dtype=np.float32)})
+    return tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "age": number,
+            "sigma": number,
+            "attractiveness": number,
+            "attractiveness_sigma": number,
+            "identity": tfds.features.Scalar(np.int32),
+            "landmarks": tfds.features.Tensor(shape=(5, 2), dtype=np.float32),
+        }
+    )
 
 
 def _decodes(image: bytes) -> bool:

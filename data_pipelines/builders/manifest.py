@@ -31,6 +31,12 @@ class Manifest(FaceSet):
         identities = {name: i for i, name in enumerate(sorted({values["identity"] for values in table} - {""}))}
         groups = [values["identity"] or f"\0{values['path']}" for values in table]  # \0: a name is never a path
         drawn = hash_split(groups, SHARES)
-        return [Row(values["path"], values["split"] or drawn[group], self.raw.parent / values["path"],
-                    values["labels"] | {"identity": identities.get(values["identity"], -1)})
-                for values, group in zip(table, groups)]
+        return [
+            Row(
+                values["path"],
+                values["split"] or drawn[group],
+                self.raw.parent / values["path"],
+                values["labels"] | {"identity": identities.get(values["identity"], -1)},
+            )
+            for values, group in zip(table, groups)
+        ]

@@ -23,8 +23,10 @@ class Synthetic(FaceSet):
         ordered = sorted(range(people), key=lambda person: (SPLITS.index(split[str(person)]), person))
         number = np.argsort(ordered)  # train identities first: 0 … n-1, as a classifier of them wants
         shown = [synthetic.face_identity(index, people) for index in range(self.options["faces"])]
-        return [Row(f"{index:06d}", split[str(person)], labels={"identity": int(number[person])})
-                for index, person in enumerate(shown)]
+        return [
+            Row(f"{index:06d}", split[str(person)], labels={"identity": int(number[person])})
+            for index, person in enumerate(shown)
+        ]
 
     def load(self, row: Row) -> dict:
         seed, size = self.options["seed"], self.options["size"]

@@ -17,8 +17,16 @@ ANY, POSITIVE = (-math.inf, math.inf), (0.0, math.inf)
 NUMBERS = {"age": schema.AGE_RANGE, "sigma": POSITIVE, "attractiveness": ANY, "attractiveness_sigma": POSITIVE}
 COLUMNS = ("path", *NUMBERS, "identity", "split", *POINTS)
 REQUIRED = ("path", "age")
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-               "test": "test", "testing": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def read_table(file: Path) -> list[tuple[int, dict]]:
@@ -54,8 +62,10 @@ def _columns(file: Path, header: list[str]) -> list[str]:
     for name in header:
         if name not in COLUMNS:
             near = difflib.get_close_matches(name, COLUMNS, n=3)
-            raise DataError(f"{file}: line 1: unknown column {name!r}; {'did you mean' if near else 'known are'} "
-                            f"{', '.join(near or COLUMNS)}")
+            raise DataError(
+                f"{file}: line 1: unknown column {name!r}; {'did you mean' if near else 'known are'} "
+                f"{', '.join(near or COLUMNS)}"
+            )
         if header.count(name) > 1:
             raise DataError(f"{file}: line 1: column {name!r} is there {header.count(name)} times; keep one")
     wanted = REQUIRED + (POINTS if set(POINTS) & set(header) else ())
@@ -75,8 +85,12 @@ def _values(file: Path, line: int, columns: list[str], row: list[str]) -> dict:
     labels = {name: _number(file, line, name, cells[name], *limits) for name, limits in NUMBERS.items()}
     if all(math.isnan(labels[name]) for name in ("age", "attractiveness")) and not cells["identity"]:
         raise _mistake(file, line, "age", cells["age"], "is empty, and the row has no other label")
-    return {"path": cells["path"], "identity": cells["identity"], "split": SPLIT_NAMES.get(cells["split"].lower(), ""),
-            "labels": labels | {"landmarks": _landmarks(file, line, cells)}}
+    return {
+        "path": cells["path"],
+        "identity": cells["identity"],
+        "split": SPLIT_NAMES.get(cells["split"].lower(), ""),
+        "labels": labels | {"landmarks": _landmarks(file, line, cells)},
+    }
 
 
 def _number(file: Path, line: int, column: str, text: str, low: float, high: float) -> float:

@@ -62,7 +62,7 @@ def _ages(records: list[dict]) -> dict:
     """Minimum, median, maximum (None without ages) and how many faces per completed year."""
     ages = np.array([record["age"] for record in records if _is_known(record["age"])], np.float64)
     years = collections.Counter(int(age) for age in ages)
-    low, middle, high = (np.percentile(ages, (0, 50, 100)) if ages.size else (None,) * 3)
+    low, middle, high = np.percentile(ages, (0, 50, 100)) if ages.size else (None,) * 3
     return {
         "labelled": int(ages.size),
         "min": None if low is None else float(low),

@@ -17,9 +17,10 @@ clock of its own, fast or slow in each person, jittered in each picture, so that
 import cv2
 import numpy as np
 
-from data_pipelines import drawing, schema
-from data_pipelines.face_shapes import OCCLUDERS
-from data_pipelines.portrait import BEARDS, HAIR_STYLES, Ageing, Person, Scene
+from data_pipelines import schema
+from data_pipelines.synthetic import painting
+from data_pipelines.synthetic.portrait import BEARDS, HAIR_STYLES, Ageing, Person, Scene
+from data_pipelines.synthetic.shapes import OCCLUDERS
 
 DOMAINS = ("wild", "mugshot")
 IDENTITIES = 400
@@ -31,9 +32,21 @@ BEAUTY_RATERS = 60
 
 # cue: the ages at which it begins and is complete
 CLOCKS = {
-    "child": (0, 24), "forehead": (24, 88), "crows_feet": (26, 90), "nasolabial": (18, 85), "grey": (32, 78),
-    "receding": (20, 90), "thinning": (35, 100), "spots": (35, 95), "pallor": (10, 95), "sag": (35, 95),
-    "bags": (22, 90), "droop": (25, 95), "thin_lips": (14, 92), "nose": (5, 95), "brows": (30, 95),
+    "child": (0, 24),
+    "forehead": (24, 88),
+    "crows_feet": (26, 90),
+    "nasolabial": (18, 85),
+    "grey": (32, 78),
+    "receding": (20, 90),
+    "thinning": (35, 100),
+    "spots": (35, 95),
+    "pallor": (10, 95),
+    "sag": (35, 95),
+    "bags": (22, 90),
+    "droop": (25, 95),
+    "thin_lips": (14, 92),
+    "nose": (5, 95),
+    "brows": (30, 95),
     "beard": (15, 22),
 }
 PACE_SPREAD, JITTER = 4.0, 3.5  # years, std: of a person's clock, and of a clock in one picture
@@ -52,8 +65,7 @@ def face_identity(index: int, identities: int = IDENTITIES) -> int:
     return index % identities
 
 
-def draw_face(seed: int, index: int, domain: str = "wild", size: int = 128,
-              identities: int = IDENTITIES) -> dict:
+def draw_face(seed: int, index: int, domain: str = "wild", size: int = 128, identities: int = IDENTITIES) -> dict:
     """A schema record: JPEG of `size` × `size`, mean and std of the votes, landmarks in pixels.
 
     Raises ValueError for a domain that is not in DOMAINS.
@@ -68,13 +80,20 @@ def draw_face(seed: int, index: int, domain: str = "wild", size: int = 128,
     ageing = sample_ageing(true_age, person, pace, rng)
     scores = beauty_votes(beauty(person, ageing), rng)
     scene = SCENES[domain](rng)
-    image, points = drawing.render(person, ageing, scene, rng, size)
+    image, points = painting.render(person, ageing, scene, rng, size)
     quality = int(rng.integers(50, 96)) if domain == "wild" else 92
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return schema.record(
-        f"{domain}-{seed}-{index:06d}", jpeg.tobytes(), age=votes.mean(), sigma=votes.std(),
-        attractiveness=scores.mean(), attractiveness_sigma=scores.std(), identity=identity, landmarks=points)
+        f"{domain}-{seed}-{index:06d}",
+        jpeg.tobytes(),
+        age=votes.mean(),
+        sigma=votes.std(),
+        attractiveness=scores.mean(),
+        attractiveness_sigma=scores.std(),
+        identity=identity,
+        landmarks=points,
+    )
 
 
 def sample_age(domain: str, rng: np.random.Generator) -> float:
@@ -124,9 +143,18 @@ def sample_person(rng: np.random.Generator) -> tuple[Person, np.ndarray]:
         beard=BEARDS[rng.choice(len(BEARDS), p=BEARD_SHARES[masculine])],
         round_glasses=bool(rng.random() < 0.5),
         lipstick=0.0 if masculine else lipstick,
-        face_width=traits[0], jaw_width=traits[1], face_length=traits[2], eye_size=traits[3],
-        eye_spacing=traits[4], brow_weight=traits[5], brow_tilt=traits[6], nose_width=traits[7],
-        nose_length=traits[8], mouth_width=traits[9], lip_fullness=traits[10], asymmetry=0.8 * traits[11],
+        face_width=traits[0],
+        jaw_width=traits[1],
+        face_length=traits[2],
+        eye_size=traits[3],
+        eye_spacing=traits[4],
+        brow_weight=traits[5],
+        brow_tilt=traits[6],
+        nose_width=traits[7],
+        nose_length=traits[8],
+        mouth_width=traits[9],
+        lip_fullness=traits[10],
+        asymmetry=0.8 * traits[11],
         ears=traits[12],
         mole=tuple(rng.uniform((-0.7, 0.2), (0.7, 1.1)).tolist()),
     )
@@ -154,27 +182,48 @@ def wild_scene(rng: np.random.Generator) -> Scene:
     u = rng.uniform(-1, 1, 10)
     tint = (1.0 + 0.28 * u[6]) * (1 + rng.uniform(-0.08, 0.08, 3))
     grid = int(rng.integers(2, 6))
-    wall = [[drawing.muted(colour) for colour in row] for row in rng.random((grid, grid, 3)).tolist()]
+    wall = [[painting.muted(colour) for colour in row] for row in rng.random((grid, grid, 3)).tolist()]
     return Scene(
-        scale=0.255 + 0.03 * u[0], shift=(0.05 * u[1], 0.03 + 0.05 * u[2]),
-        rotation=18 * u[3] * abs(u[3]), yaw=25 * u[4],
-        smile=rng.uniform(-0.4, 1.0), mouth_open=max(0.0, rng.uniform(-1.2, 1.0)), gaze=u[5],
-        light=(0.2 * u[7], 0.2 * u[8]), tint=tuple(tint), side_shadow=u[9],
-        background=np.array(wall, np.uint8), shirt=drawing.muted(rng.random(3).tolist()),
+        scale=0.255 + 0.03 * u[0],
+        shift=(0.05 * u[1], 0.03 + 0.05 * u[2]),
+        rotation=18 * u[3] * abs(u[3]),
+        yaw=25 * u[4],
+        smile=rng.uniform(-0.4, 1.0),
+        mouth_open=max(0.0, rng.uniform(-1.2, 1.0)),
+        gaze=u[5],
+        light=(0.2 * u[7], 0.2 * u[8]),
+        tint=tuple(tint),
+        side_shadow=u[9],
+        background=np.array(wall, np.uint8),
+        shirt=painting.muted(rng.random(3).tolist()),
         clutter=int(rng.integers(0, 7)),
         occluder=OCCLUDERS[rng.integers(len(OCCLUDERS))] if rng.random() < 0.16 else "",
-        blur=max(0.0, rng.uniform(-0.008, 0.010)), noise=int(max(0, rng.integers(-6, 13))))
+        blur=max(0.0, rng.uniform(-0.008, 0.010)),
+        noise=int(max(0, rng.integers(-6, 13))),
+    )
 
 
 def mugshot_scene(rng: np.random.Generator) -> Scene:
     """Frontal and still, even light, grey wall."""
     u = rng.uniform(-1, 1, 6)
     return Scene(
-        scale=0.26 + 0.012 * u[1], shift=(0.015 * u[2], 0.03 + 0.015 * u[3]), rotation=3 * u[4], yaw=4 * u[5],
-        smile=rng.uniform(-0.4, 0.2), mouth_open=0.0, gaze=0.0,
-        light=(0.03, -0.05), tint=(1.0, 1.0, 1.0), side_shadow=rng.uniform(-0.2, 0.2),
-        background=np.full((1, 1, 3), 150 + 20 * u[0], np.uint8), shirt=drawing.muted(rng.random(3).tolist()),
-        clutter=0, occluder="", blur=0.0, noise=3)
+        scale=0.26 + 0.012 * u[1],
+        shift=(0.015 * u[2], 0.03 + 0.015 * u[3]),
+        rotation=3 * u[4],
+        yaw=4 * u[5],
+        smile=rng.uniform(-0.4, 0.2),
+        mouth_open=0.0,
+        gaze=0.0,
+        light=(0.03, -0.05),
+        tint=(1.0, 1.0, 1.0),
+        side_shadow=rng.uniform(-0.2, 0.2),
+        background=np.full((1, 1, 3), 150 + 20 * u[0], np.uint8),
+        shirt=painting.muted(rng.random(3).tolist()),
+        clutter=0,
+        occluder="",
+        blur=0.0,
+        noise=3,
+    )
 
 
 SCENES = {"wild": wild_scene, "mugshot": mugshot_scene}

@@ -1,7 +1,7 @@
 """A drawn face as data: who it is, what the years have done, how it was taken, and where things then lie.
 
 Points are in face units: half a face's width is 1, x to the image's right, y down, the origin in the middle
-of the head. Colours are RGB, 0 … 255. `face_shapes` makes shapes of it and `drawing` makes pixels of them.
+of the head. Colours are RGB, 0 … 255. `shapes` makes shapes of it and `painting` makes pixels of them.
 """
 
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ class Scene:
     background: np.ndarray  # (n, n, 3) uint8, enlarged to the image
     shirt: tuple
     clutter: int  # number of things behind the head
-    occluder: str  # a key of face_shapes.OCCLUDED, or ''
+    occluder: str  # a key of shapes.OCCLUDERS, or ''
     blur: float  # σ as a share of the size
     noise: int  # half width of the uniform noise, grey levels
 
@@ -161,8 +161,15 @@ def lay_out(person: Person, ageing: Ageing) -> Layout:
 def landmarks(layout: Layout, scene: Scene) -> np.ndarray:
     """Image-left eye, image-right eye, nose tip, image-left and image-right mouth corners: (5, 2)."""
     corner = layout.mouth_y - 0.07 * scene.smile
-    return np.array([[-layout.eyes_x, layout.eyes_y], [layout.eyes_x, layout.eyes_y], [0, layout.nose_y],
-                     [-layout.mouth_w, corner], [layout.mouth_w, corner]])
+    return np.array(
+        [
+            [-layout.eyes_x, layout.eyes_y],
+            [layout.eyes_x, layout.eyes_y],
+            [0, layout.nose_y],
+            [-layout.mouth_w, corner],
+            [layout.mouth_w, corner],
+        ]
+    )
 
 
 def _closed_spline(controls: int, per_segment: int = 4) -> np.ndarray:
@@ -180,11 +187,20 @@ HEAD_SPLINE = _closed_spline(14)
 
 
 def head_outline(person: Person, ageing: Ageing, layout: Layout) -> np.ndarray:
+    """The closed curve of head and jaw: rounder in children, sagging with age."""
     c, sag, e, n = ageing.child, ageing.sag, layout.eyes_y, layout.length
     wide = 1 + 0.05 * person.face_width
     jaw = (0.72 + 0.06 * person.masculine + 0.05 * person.jaw_width) * wide
-    right = np.array([
-        (0, layout.crown), (0.62 * wide, layout.crown + 0.2), (0.95 * wide, -0.62), (wide, e - 0.05),
-        (0.92 * wide + 0.08 * c - 0.04 * sag, e + 0.5 * n), (jaw + 0.10 * c + 0.09 * sag, e + 0.92 * n),
-        (0.55 * jaw + 0.07 * c + 0.10 * sag, e + (1.21 + 0.04 * sag) * n), (0, e + (1.30 + 0.02 * sag) * n)])
+    right = np.array(
+        [
+            (0, layout.crown),
+            (0.62 * wide, layout.crown + 0.2),
+            (0.95 * wide, -0.62),
+            (wide, e - 0.05),
+            (0.92 * wide + 0.08 * c - 0.04 * sag, e + 0.5 * n),
+            (jaw + 0.10 * c + 0.09 * sag, e + 0.92 * n),
+            (0.55 * jaw + 0.07 * c + 0.10 * sag, e + (1.21 + 0.04 * sag) * n),
+            (0, e + (1.30 + 0.02 * sag) * n),
+        ]
+    )
     return HEAD_SPLINE @ np.concatenate([right, right[6:0:-1] * MIRROR])

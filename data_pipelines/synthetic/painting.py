@@ -9,8 +9,8 @@ import math
 import cv2
 import numpy as np
 
-from data_pipelines import face_shapes
-from data_pipelines.portrait import (
+from data_pipelines.synthetic import shapes
+from data_pipelines.synthetic.portrait import (
     Ageing,
     Layout,
     Person,
@@ -32,15 +32,19 @@ def render(person: Person, ageing: Ageing, scene: Scene, rng: np.random.Generato
     skin = mix(person.skin, (206, 186, 170), 0.35 * ageing.pallor)
     head = head_outline(person, ageing, layout)
     image = draw_background(scene, rng, size)
-    paint(image, [*face_shapes.back_shapes(person, ageing, scene, layout, skin), Shape([head], skin)], place)
+    paint(image, [*shapes.back_shapes(person, ageing, scene, layout, skin), Shape([head], skin)], place)
     image = shade_skin(image, head, ageing, scene, layout, place, rng)
-    paint(image, [
-        *face_shapes.line_shapes(person, ageing, layout, skin, rng),
-        *face_shapes.beard_shapes(person, ageing, layout, skin, head),
-        *face_shapes.feature_shapes(person, ageing, scene, layout, skin),
-        *face_shapes.hair_shapes(person, ageing, layout, skin, rng),
-        *face_shapes.worn_shapes(person, ageing, scene, layout, skin, rng),
-    ], place)
+    paint(
+        image,
+        [
+            *shapes.line_shapes(person, ageing, layout, skin, rng),
+            *shapes.beard_shapes(person, ageing, layout, skin, head),
+            *shapes.feature_shapes(person, ageing, scene, layout, skin),
+            *shapes.hair_shapes(person, ageing, layout, skin, rng),
+            *shapes.worn_shapes(person, ageing, scene, layout, skin, rng),
+        ],
+        place,
+    )
     return finish(image, scene, rng), place(landmarks(layout, scene))
 
 
@@ -107,7 +111,7 @@ def shade_skin(image, head, ageing, scene, layout, place, rng) -> np.ndarray:
     paint(mask, [Shape([head], (255,))], small)
     blotches = rng.integers(-100, 101, (11, 11)).astype(np.float32) * (0.06 + 0.30 * ageing.spots) + 128
     shade = cv2.resize(blotches, (half, half), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
-    paint(shade, face_shapes.shadow_shapes(ageing, scene, layout), small)
+    paint(shade, shapes.shadow_shapes(ageing, scene, layout), small)
     shade = cv2.GaussianBlur(shade, (0, 0), max(0.6, 0.045 * place.unit))
     shade[mask == 0] = 128
     shade = cv2.cvtColor(cv2.resize(shade, (size, size)), cv2.COLOR_GRAY2RGB)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_pipelines.portrait import (
+from data_pipelines.synthetic.portrait import (
     ALMOND,
     BLACK,
     CLOSED_ALMOND,
@@ -54,10 +54,12 @@ def shadow_shapes(ageing: Ageing, scene: Scene, layout: Layout) -> list:
         return (128 * (1 - share),)
 
     side = np.array([(0.62, -1.0), (1.2, -0.9), (1.2, 1.3), (0.5, 1.3), (0.74, 0.5)])
-    fold = arc((layout.nose_w + 0.05, layout.nose_y - 0.04), (0.46, layout.nose_y + 0.06),
-               (mouth_w + 0.14, mouth_y + 0.08))
-    marionette = arc((mouth_w + 0.05, mouth_y + 0.04), (mouth_w + 0.14, mouth_y + 0.2),
-                     (mouth_w + 0.06, mouth_y + 0.34 * n))
+    fold = arc(
+        (layout.nose_w + 0.05, layout.nose_y - 0.04), (0.46, layout.nose_y + 0.06), (mouth_w + 0.14, mouth_y + 0.08)
+    )
+    marionette = arc(
+        (mouth_w + 0.05, mouth_y + 0.04), (mouth_w + 0.14, mouth_y + 0.2), (mouth_w + 0.06, mouth_y + 0.34 * n)
+    )
     return [
         Shape([side * (np.sign(scene.side_shadow) or 1, 1)], dark(0.35 * abs(scene.side_shadow))),
         Shape(both(ellipse(x, e - 0.02, 0.29, 0.2)), dark(0.08 + 0.10 * ageing.bags)),
@@ -95,11 +97,17 @@ def line_shapes(person: Person, ageing: Ageing, layout: Layout, skin: tuple, rng
             foot = arc((start, e + 0.4 * lift), (start + reach / 2, e + lift), (end, e + 1.7 * lift))
             shapes.append(line(both(foot), 0.8 * depth))
     bag = arc((x - 0.15, e + 0.13), (x, e + 0.27), (x + 0.17, e + 0.14))
-    fold = arc((layout.nose_w + 0.05, layout.nose_y - 0.04), (0.46, layout.nose_y + 0.05),
-               (layout.mouth_w + 0.13, layout.mouth_y + 0.06))
+    fold = arc(
+        (layout.nose_w + 0.05, layout.nose_y - 0.04),
+        (0.46, layout.nose_y + 0.05),
+        (layout.mouth_w + 0.13, layout.mouth_y + 0.06),
+    )
     frown = arc((0.08, e - 0.34), (0.06, e - 0.25), (0.08, e - 0.16))
-    shapes += [line(both(bag), 0.75 * ageing.bags), line(both(fold), 0.9 * ageing.nasolabial, 0.025),
-               line(both(frown), 0.8 * ageing.forehead)]
+    shapes += [
+        line(both(bag), 0.75 * ageing.bags),
+        line(both(fold), 0.9 * ageing.nasolabial, 0.025),
+        line(both(frown), 0.8 * ageing.forehead),
+    ]
     count = int(16 * ageing.spots)
     if count:
         at = rng.uniform((-0.8, -0.9), (0.8, 0.9), (count, 2))
@@ -111,8 +119,12 @@ def line_shapes(person: Person, ageing: Ageing, layout: Layout, skin: tuple, rng
 
 def feature_shapes(person: Person, ageing: Ageing, scene: Scene, layout: Layout, skin: tuple) -> list:
     """Eyes, brows, nose, mouth."""
-    return (eye_shapes(person, ageing, scene, layout, skin) + brow_shapes(person, ageing, layout, skin)
-            + nose_shapes(layout, skin) + mouth_shapes(person, ageing, scene, layout, skin))
+    return (
+        eye_shapes(person, ageing, scene, layout, skin)
+        + brow_shapes(person, ageing, layout, skin)
+        + nose_shapes(layout, skin)
+        + mouth_shapes(person, ageing, scene, layout, skin)
+    )
 
 
 def eye_shapes(person, ageing, scene, layout, skin) -> list:
@@ -161,8 +173,12 @@ def mouth_shapes(person, ageing, scene, layout, skin) -> list:
     full = (0.085 - 0.015 * ageing.child) * (1 + 0.2 * person.lip_fullness) * (1 - 0.72 * ageing.thin_lips)
     gape = 0.16 * scene.mouth_open
     left, right = (-w, y - lift), (w, y - lift)
-    bow = np.concatenate([arc(left, (-0.45 * w, y - 2 * full), (0, y - 0.7 * full)),
-                          arc((0, y - 0.7 * full), (0.45 * w, y - 2 * full), right)])
+    bow = np.concatenate(
+        [
+            arc(left, (-0.45 * w, y - 2 * full), (0, y - 0.7 * full)),
+            arc((0, y - 0.7 * full), (0.45 * w, y - 2 * full), right),
+        ]
+    )
     seam, lower_seam = arc(right, (0, y + lift), left), arc(right, (0, y + lift + 2 * gape), left)
     lower = arc(left, (0, y + lift + 2 * gape + 2.6 * full), right)
     lip = mix(mix(skin, (170, 60, 60), 0.42), (185, 25, 50), 0.75 * person.lipstick * (1 - ageing.child))
@@ -181,9 +197,13 @@ def beard_shapes(person, ageing, layout, skin, head) -> list:
     colour = mix(mix(person.hair, BLACK, 0.2), (215, 213, 210), 0.95 * ageing.grey)
     share = ageing.beard * (0.3 if person.beard == "stubble" else 0.9)
     y, w = layout.mouth_y, layout.mouth_w
-    lip = np.concatenate([arc((-w - 0.1, y + 0.02), (-0.5 * w, y - 0.22), (0, y - 0.13)),
-                          arc((0, y - 0.13), (0.5 * w, y - 0.22), (w + 0.1, y + 0.02)),
-                          arc((w + 0.1, y + 0.02), (0, y - 0.16), (-w - 0.1, y + 0.02))])
+    lip = np.concatenate(
+        [
+            arc((-w - 0.1, y + 0.02), (-0.5 * w, y - 0.22), (0, y - 0.13)),
+            arc((0, y - 0.13), (0.5 * w, y - 0.22), (w + 0.1, y + 0.02)),
+            arc((w + 0.1, y + 0.02), (0, y - 0.16), (-w - 0.1, y + 0.02)),
+        ]
+    )
     if person.beard == "moustache":
         return [Shape([lip], mix(skin, colour, share))]
     low = head[head[:, 1] > layout.eyes_y + 0.45 * layout.length]
@@ -220,14 +240,15 @@ def hair_shapes(person, ageing, layout, skin, rng) -> list:
 
 
 def hair_cap(wide, volume, line, layout, ageing) -> np.ndarray:
+    """The hair above the brow: up the head's outline and back along the hairline, which recedes."""
     top = layout.crown - volume
     temple = layout.eyes_y - 0.12 - 0.1 * ageing.receding
     outer = arc((0, top), (0.98 * wide + volume, top), (wide + volume, -0.5))
     notch = max(line - 0.10 - 0.28 * ageing.receding, layout.crown + 0.16)  # below the skull's top: no horns
     inner = arc((0.9 * wide, temple - 0.15), (0.78, notch), (0.42, notch))
-    return whole(np.concatenate([
-        outer, [(wide + 0.6 * volume, temple), (0.93 * wide, temple + 0.04)], inner,
-        [(0.2, max(line - 0.02, layout.crown + 0.07)), (0, line)]]))
+    side = [(wide + 0.6 * volume, temple), (0.93 * wide, temple + 0.04)]
+    parting = [(0.2, max(line - 0.02, layout.crown + 0.07)), (0, line)]
+    return whole(np.concatenate([outer, side, inner, parting]))
 
 
 def worn_shapes(person: Person, ageing: Ageing, scene: Scene, layout: Layout, skin: tuple, rng) -> list:
