@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--split", default="test", help="a split, several as val+test, or all (default: test)")
     add.add_argument("--batch_size", type=int, default=256)
     add.add_argument("--json", type=Path, help="write the numbers here")
-    add.add_argument("--predictions", type=Path, help="write id,age,sigma,predicted,predicted_std here")
+    add.add_argument("--predictions", type=Path, help="write id,LABEL,sigma,predicted,predicted_std here")
     add.set_defaults(command=evaluate)
     return parser
 
@@ -41,22 +41,26 @@ def evaluate(words: argparse.Namespace) -> int:
     from agejax.training.sharding import make_mesh
     from data_pipelines import builders
 
+    if words.batch_size < 1:
+        raise UserError(f"batch_size must be above 0, got {words.batch_size}")
     mesh = make_mesh()
     description, variables = checkpoint.load_trained(words.checkpoint, mesh)
     if description.objective.measures is None:
         raise UserError(f"{words.checkpoint} was trained on identities: it gives no age; name a stage that does")
     examples = builders.open_split(words.data, words.data_dir, words.split)
     predictions = evaluate.predict_split(description, variables, examples, mesh, batch_size=words.batch_size)
-    numbers = evaluate.measure(predictions, description.median_label)
+    numbers = evaluate.measure(predictions, description)
     numbers |= {
         "data": words.data,
         "split": words.split,
         "checkpoint": str(words.checkpoint),
         "trained_on": description.data,
     }
+    for file in filter(None, (words.json, words.predictions)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     if words.predictions:
         ids = [examples[int(row)]["id"] for row in predictions.index]
-        evaluate.write_predictions(words.predictions, ids, predictions)
+        evaluate.write_predictions(words.predictions, ids, predictions, numbers["target"])
     if words.json:
         words.json.write_text(json.dumps(numbers, indent=2) + "\n")
     print(evaluate.sentence(numbers))

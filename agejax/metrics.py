@@ -1,6 +1,6 @@
 """Measures of saved predictions: numpy, float64, one number per example in. Does not import jax.
 
-    label, predicted   (n,) in years (or the scale of the score), finite
+    label, predicted   (n,) in years, or in points of the set's own scale of attractiveness; finite
     sigma              (n,) std of the votes in the same units; NaN = not known; 0 is legal
 
 DLDL-v2 is Gao et al., IJCAI 2018 and its journal version; AAR is the measure of the GTA contest (LAE).
@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+UNITS = {"age": "years", "attractiveness": "points"}
+DECIMALS = {"age": 2, "attractiveness": 3}  # of an error, as the papers print them
 SMALLEST_SIGMA = 1e-10  # takes the place of σ = 0, as in the authors' evaluation.lua
 CUMULATIVE_SCORE_YEARS = range(1, 11)
 AGE_GROUPS = ("0-10", "11-20", "21-30", "31-40", "41-50", "51-60", "61-70", "71+")
@@ -79,32 +81,34 @@ def aar_from_groups(overall_mae: float, group_maes) -> float:
     return max(0.0, 7.0 - overall_mae) + max(0.0, 3.0 - sigma)
 
 
-def summarise(label, predicted, sigma=None, *, resamples: int = 1000, seed: int = 0) -> dict:
+def summarise(label, predicted, sigma=None, *, ages: bool = True, resamples: int = 1000, seed: int = 0) -> dict:
     """All measures with 95 % intervals, ready for json: Python floats, and None where a measure is not defined.
 
     Returns:
       {"n", "mae", "rmse", "pearson", "epsilon_error", "cs": {"1": …, "10": …}, "mae_by_age_group": {name: {"mae",
       "n"}}, "intervals": {"mae": [low, high], …, "cs": {"1": …}, "mae_by_age_group": {name: …}}}. The intervals are
       percentiles 2.5 and 97.5 of a seeded bootstrap over examples: they show the spread of the test set, not that of
-      training.
+      training. With ages=False, as for attractiveness, "cs" and "mae_by_age_group", which count in years, are left out.
 
     Raises ValueError for no examples, unequal lengths, or a label or prediction that is not finite.
     """
     label, predicted = _pair(label, predicted)
     sigma = np.full(len(label), np.nan) if sigma is None else sigma
-    intervals = _intervals(_terms(label, predicted, sigma), resamples, np.random.default_rng(seed))
-    return {
-        "n": len(label),
+    measured = {
         "mae": mae(label, predicted),
         "rmse": rmse(label, predicted),
         "pearson": pearson(label, predicted),
         "epsilon_error": epsilon_error(label, predicted, sigma),
-        "cs": {str(k): cumulative_score(label, predicted, k) for k in CUMULATIVE_SCORE_YEARS},
-        "mae_by_age_group": mae_by_age_group(label, predicted),
-        "intervals": {name: intervals[name] for name in ("mae", "rmse", "pearson", "epsilon_error")}
-        | {"cs": {str(k): intervals[f"cs{k}"] for k in CUMULATIVE_SCORE_YEARS}}
-        | {"mae_by_age_group": {name: intervals[name] for name in AGE_GROUPS}},
     }
+    terms = _terms(label, predicted, sigma) | (_age_terms(label, predicted) if ages else {})
+    bounds = _intervals(terms, resamples, np.random.default_rng(seed))
+    intervals = {name: bounds[name] for name in measured}
+    if ages:
+        measured["cs"] = {str(k): cumulative_score(label, predicted, k) for k in CUMULATIVE_SCORE_YEARS}
+        measured["mae_by_age_group"] = mae_by_age_group(label, predicted)
+        intervals["cs"] = {str(k): bounds[f"cs{k}"] for k in CUMULATIVE_SCORE_YEARS}
+        intervals["mae_by_age_group"] = {name: bounds[name] for name in AGE_GROUPS}
+    return {"n": len(label)} | measured | {"intervals": intervals}
 
 
 def _pair(label, predicted) -> tuple[np.ndarray, np.ndarray]:
@@ -139,11 +143,16 @@ def _terms(label, predicted, sigma) -> dict[str, np.ndarray]:
     x, y = label - label.mean(), predicted - predicted.mean()
     epsilon, known = _epsilon(label, predicted, sigma)
     terms = {"n": np.ones_like(x), "absolute": np.abs(error), "square": error**2, "epsilon": epsilon, "known": known}
-    terms |= {"x": x, "y": y, "xx": x * x, "yy": y * y, "xy": x * y}
-    terms |= {f"cs{k}": np.abs(error) <= k for k in CUMULATIVE_SCORE_YEARS}
+    return terms | {"x": x, "y": y, "xx": x * x, "yy": y * y, "xy": x * y}
+
+
+def _age_terms(label, predicted) -> dict[str, np.ndarray]:
+    """What CS@k and the age groups need beside them."""
+    error, group = np.abs(predicted - label), age_group(label)
+    terms = {f"cs{k}": error <= k for k in CUMULATIVE_SCORE_YEARS}
     for number, name in enumerate(AGE_GROUPS):
-        inside = age_group(label) == number
-        terms |= {f"n of {name}": inside, f"absolute of {name}": np.abs(error) * inside}
+        inside = group == number
+        terms |= {f"n of {name}": inside, f"absolute of {name}": error * inside}
     return terms
 
 
@@ -153,13 +162,19 @@ def _measures(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     x_square, y_square = (sums[a + a] - sums[a] ** 2 / n for a in "xy")
     # else what is left of it is rounding
     varied = (x_square > 1e-12 * sums["xx"]) & (y_square > 1e-12 * sums["yy"])
-    measures = {
+    return {
         "mae": sums["absolute"] / n,
         "rmse": np.sqrt(sums["square"] / n),
         "pearson": _ratio(sums["xy"] - sums["x"] * sums["y"] / n, np.sqrt(np.abs(x_square * y_square)), varied),
         "epsilon_error": _ratio(sums["epsilon"], sums["known"], sums["known"] > 0),
     }
-    measures |= {f"cs{k}": sums[f"cs{k}"] / n for k in CUMULATIVE_SCORE_YEARS}
+
+
+def _age_measures(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same for CS@k and the age groups; empty without their terms."""
+    if "cs1" not in sums:
+        return {}
+    measures = {f"cs{k}": sums[f"cs{k}"] / sums["n"] for k in CUMULATIVE_SCORE_YEARS}
     for name in AGE_GROUPS:
         count = sums[f"n of {name}"]
         measures[name] = _ratio(sums[f"absolute of {name}"], count, count > 0)
@@ -178,7 +193,8 @@ def _intervals(terms: dict[str, np.ndarray], resamples: int, rng: np.random.Gene
     sums = np.concatenate(
         [_draw_counts(rng, min(rows, resamples - done), n) @ columns for done in range(0, resamples, rows)]
     )
-    measures = _measures(dict(zip(terms, sums.T)))
+    sums_by_name = dict(zip(terms, sums.T))
+    measures = _measures(sums_by_name) | _age_measures(sums_by_name)
     return {name: _percentiles(values) for name, values in measures.items()}
 
 

@@ -34,8 +34,26 @@ from agejax.labels import (
 from data_pipelines.errors import UserError
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What objectives share whose head is a distribution over a grid, and whose answer is its expectation."""
+
+    grid: LabelGrid = AGE
+    target: Literal["age", "attractiveness"] = "age"
+    measures: ClassVar[str | None] = "mae"
+
+    @property
+    def head_size(self) -> int:
+        return self.grid.size
+
+    def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
+        """(B,) expectation and (B,) standard deviation in the grid's units. DLDL-v2, Eq. 10."""
+        p_BxK = jax.nn.softmax(at_least_float32(logits_BxK))
+        return expectation(p_BxK, self.grid), spread(p_BxK, self.grid)
+
+
 @dataclasses.dataclass(frozen=True)
-class JointLabelDistribution:
+class JointLabelDistribution(Expectation):
     """KL to the label distribution plus λ times the L1 error of its expectation: DLDL-v2, Eq. 12.
 
     kl_reduction="mean_elements" is what the authors' code minimises: KL / K + λ L1, since it averages the KL
@@ -47,13 +65,6 @@ class JointLabelDistribution:
     default_sigma: float = 2.0  # in the grid's units, where the data has no σ; Morph's value
     kl_reduction: Literal["batch_mean", "mean_elements"] = "batch_mean"
     normalise: bool = True  # False: Eq. 1 as printed, a density that need not sum to 1
-    grid: LabelGrid = AGE
-    target: Literal["age", "attractiveness"] = "age"
-    measures: ClassVar[str | None] = "mae"
-
-    @property
-    def head_size(self) -> int:
-        return self.grid.size
 
     def loss(self, logits_BxK, batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits_BxK, label_B, mask_B = _unpadded(logits_BxK, batch, self.grid)
@@ -63,23 +74,13 @@ class JointLabelDistribution:
         loss_B = scale * kl_B + self.lambda_ * error_B
         return _masked(mask_B, loss_B, kl=kl_B, absolute_error=error_B)
 
-    def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
-        return _expectation_and_spread(logits_BxK, self.grid)
-
 
 @dataclasses.dataclass(frozen=True)
-class LabelDistribution:
+class LabelDistribution(Expectation):
     """KL to the label distribution alone: DLDL, which is DLDL-v2 with λ = 0."""
 
     default_sigma: float = 2.0  # in the grid's units, where the data has no σ
     normalise: bool = True  # False: Eq. 1 as printed
-    grid: LabelGrid = AGE
-    target: Literal["age", "attractiveness"] = "age"
-    measures: ClassVar[str | None] = "mae"
-
-    @property
-    def head_size(self) -> int:
-        return self.grid.size
 
     def loss(self, logits_BxK, batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits_BxK, label_B, mask_B = _unpadded(logits_BxK, batch, self.grid)
@@ -87,29 +88,15 @@ class LabelDistribution:
         error_B = losses.absolute_error(logits_BxK, label_B, self.grid)
         return _masked(mask_B, kl_B, kl=kl_B, absolute_error=error_B)
 
-    def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
-        return _expectation_and_spread(logits_BxK, self.grid)
-
 
 @dataclasses.dataclass(frozen=True)
-class ExpectationRegression:
+class ExpectationRegression(Expectation):
     """L1 error of the expectation alone: ER (l1) of the DLDL-v2 journal paper, Eq. 11."""
-
-    grid: LabelGrid = AGE
-    target: Literal["age", "attractiveness"] = "age"
-    measures: ClassVar[str | None] = "mae"
-
-    @property
-    def head_size(self) -> int:
-        return self.grid.size
 
     def loss(self, logits_BxK, batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits_BxK, label_B, mask_B = _unpadded(logits_BxK, batch, self.grid)
         error_B = losses.absolute_error(logits_BxK, label_B, self.grid)
         return _masked(mask_B, error_B, absolute_error=error_B)
-
-    def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
-        return _expectation_and_spread(logits_BxK, self.grid)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +153,3 @@ def _kl(logits_BxK, label_B, sigma_B, mask_B, objective):
 
 def _masked(mask_B, loss_B, **metrics_B):
     return jnp.where(mask_B, loss_B, 0), {name: jnp.where(mask_B, m_B, 0) for name, m_B in metrics_B.items()}
-
-
-def _expectation_and_spread(logits_BxK, grid: LabelGrid):
-    p_BxK = jax.nn.softmax(at_least_float32(logits_BxK))
-    return expectation(p_BxK, grid), spread(p_BxK, grid)

@@ -5,6 +5,10 @@ both from (seed, i) alone. Batch b is positions b·B … (b+1)·B, across epochs
 process p of n takes the p-th of n equal parts of every batch.
 """
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -139,6 +143,15 @@ def _batches(stream, batch_size, start_step, loader, process_index, process_coun
 
 def _start_worker(worker_index: int, worker_count: int) -> None:
     cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C goes to the workers too, but the parent saves first
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its workers, and they would wait for it for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _label_keys(target: str) -> tuple[str, str]:

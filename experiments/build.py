@@ -19,7 +19,7 @@ from agejax.training import checkpoint, evaluate, loop
 from agejax.training.optim import make_optimizer
 from agejax.training.progress import Progress
 from agejax.training.sharding import check_batch_size, make_mesh, replicated
-from agejax.training.stages import Stage, start_variables
+from agejax.training.stages import Stage, check_labels, start_variables
 from agejax.training.state import new_state
 from agejax.training.step import make_train_step
 from data_pipelines import builders
@@ -40,13 +40,15 @@ def run(experiment: Experiment, argv: list[str]) -> int:
         return 0
     mesh = make_mesh()
     ensure_data(experiment)
-    stages, left_out = with_labels(experiment)
+    stages, left_out = stages_to_run(experiment)
     trained = checkpoint.load_trained(experiment.init, mesh)[1] if experiment.init else None
     origin = str(experiment.init)
+    check_stages(experiment, [stage for _, stage in stages], mesh)
+    descriptions = {stage.name: describe(experiment, stage) for _, stage in stages}
     claim(workdir, experiment)
     try:
         for number, stage in stages:
-            description, trained = run_stage(experiment, number, stage, trained, origin, mesh)
+            description, trained = run_stage(experiment, number, stage, descriptions[stage.name], trained, origin, mesh)
             origin = str(workdir / stage.name)
     except loop.Interrupted as stop:
         print(f"{stop}; the same command goes on from there", flush=True)
@@ -54,21 +56,27 @@ def run(experiment: Experiment, argv: list[str]) -> int:
     except loop.Diverged as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    if not checkpoint.read_card(workdir / experiment.stages[-1].name):
+        print(f"finished {', '.join(experiment.only)}; the same command without --stages goes on to the end")
+        return 0
     results = new_results(experiment, argv) | {"left_out": left_out}
-    results["stages"] = {stage.name: summary_of(workdir / stage.name) for _, stage in stages}
+    done = [stage.name for _, stage in stages if checkpoint.read_card(workdir / stage.name)]
+    results["stages"] = {name: summary_of(workdir / name) for name in done}
     report(experiment, description, trained, results, mesh)
     print(sentence(workdir))
     return 0
 
 
 def check_claim(workdir: Path, experiment: Experiment) -> None:
-    """Raises UserError where the workdir holds a run with other settings."""
+    """Raises UserError where the workdir holds a run with other settings that has made a step."""
     path = workdir / CONFIG
-    if not path.exists():
+    if not path.exists() or not any(workdir.glob("*/metrics.jsonl")):
         return
-    theirs, mine = json.loads(path.read_text()), specs.encode(experiment)
-    changed = [name for name in differences(theirs, mine) if name.split(".")[0] not in FREE_TO_CHANGE]
-    if changed:
+    theirs, mine = (
+        {name: value for name, value in config.items() if name not in FREE_TO_CHANGE}
+        for config in (json.loads(path.read_text()), specs.encode(experiment))
+    )
+    if changed := differences(theirs, mine):
         raise UserError(
             f"{workdir} holds a run with another {', '.join(changed[:4])}: "
             "choose another --workdir, or remove that folder"
@@ -76,14 +84,19 @@ def check_claim(workdir: Path, experiment: Experiment) -> None:
 
 
 def claim(workdir: Path, experiment: Experiment) -> None:
-    """Makes the workdir this experiment's."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / CONFIG).write_text(json.dumps(specs.encode(experiment), indent=2) + "\n")
+    """Makes the workdir this experiment's. Raises UserError where it cannot be written."""
+    partial = workdir / (CONFIG + ".partial")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(specs.encode(experiment), indent=2) + "\n")
+        partial.replace(workdir / CONFIG)
+    except OSError as error:
+        raise UserError(f"cannot write in {workdir}: {error.strerror}; name another --workdir") from None
 
 
 def differences(a, b, path: str = "") -> list[str]:
     """Dotted names at which two encoded configs differ; a stage goes by its name."""
-    if isinstance(a, dict) and isinstance(b, dict):
+    if isinstance(a, dict) and isinstance(b, dict) and a.get("type") == b.get("type"):
         keys = sorted(a.keys() | b.keys())
         return [name for key in keys for name in differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)]
     if isinstance(a, list) and isinstance(b, list) and [stage["name"] for stage in a] == [stage["name"] for stage in b]:
@@ -100,18 +113,20 @@ def ensure_data(experiment: Experiment) -> None:
         builders.summary(name, experiment.data_dir)
 
 
-def with_labels(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict[str, str]]:
-    """The numbered stages whose data has the labels they train on, and why others are left out.
+def stages_to_run(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict[str, str]]:
+    """The numbered stages that were asked for or were finished before, and why others are left out.
 
-    Only a pretraining on identities that no picture has is left out, aloud; other missing labels raise UserError.
+    A pretraining on identities that no picture has is left out, aloud; other missing labels raise UserError.
     """
     stages, left_out = [], {}
     for number, stage in enumerate(experiment.stages):
-        name, target = stage.data or experiment.data, stage.objective.target
+        name, target, asked = stage.data or experiment.data, stage.objective.target, stage.name in experiment.only
+        if experiment.only and not asked and not checkpoint.read_card(experiment.folder / stage.name):
+            continue
         share = builders.summary(name, experiment.data_dir)["labels"][target]
         if share == 1:
             stages.append((number, stage))
-        elif target == "identity" and share == 0 and len(experiment.stages) > 1:
+        elif target == "identity" and share == 0 and not asked and len(experiment.stages) > 1:
             left_out[stage.name] = f"{name} has no identities"
             print(
                 f"{stage.name}: left out, as {name} has no identities; --{stage.name}.data=NAME pretrains on "
@@ -123,17 +138,25 @@ def with_labels(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict[s
     return stages, left_out
 
 
-def run_stage(experiment: Experiment, number: int, stage: Stage, source, origin: str, mesh: Mesh):
+def check_stages(experiment: Experiment, stages: list[Stage], mesh: Mesh) -> None:
+    """Raises UserError for what a later stage, or the test, would stumble over after hours."""
+    wanted = [(experiment.data, experiment.test_split)] if experiment.stages[-1].objective.measures else []
+    for stage in stages:
+        check_batch_size(stage.batch_size, mesh)
+        splits = (stage.train_split, stage.objective.measures and stage.validation_split)
+        wanted += [(stage.data or experiment.data, split) for split in splits if split]
+    for name, split in wanted:
+        builders.open_split(name, experiment.data_dir, split)
+
+
+def run_stage(experiment: Experiment, number: int, stage: Stage, description, source, origin: str, mesh: Mesh):
     """(description, variables) of the finished stage: trained now, or loaded where it was finished before."""
     folder = experiment.folder / stage.name
     if checkpoint.read_card(folder):
         print(f"{stage.name}: finished before, skipped", flush=True)
         return checkpoint.load_trained(folder, mesh)
     folder.mkdir(parents=True, exist_ok=True)
-    check_batch_size(stage.batch_size, mesh)
-    name = stage.data or experiment.data
-    examples = builders.open_split(name, experiment.data_dir, stage.train_split)
-    description = describe(experiment, stage, examples)
+    examples = builders.open_split(description.data, experiment.data_dir, stage.train_split)
     network = description.network(stage.trainable)
     steps, per_epoch = stage.steps(len(examples)), len(examples) / stage.batch_size
 
@@ -168,8 +191,11 @@ def run_stage(experiment: Experiment, number: int, stage: Stage, source, origin:
     return description, checkpoint.load_variables(folder, description, selected, mesh)
 
 
-def describe(experiment: Experiment, stage: Stage, examples) -> checkpoint.Description:
-    """What the stage's weights will need to be used: the class count and the median label come from its data."""
+def describe(experiment: Experiment, stage: Stage) -> checkpoint.Description:
+    """What the stage's weights will need to be used: the class count and the median label come from its data.
+
+    Raises UserError where a label of the train split lies outside the objective's grid.
+    """
     objective, median = stage.objective, None
     name = stage.data or experiment.data
     if isinstance(objective, Identity):
@@ -178,7 +204,10 @@ def describe(experiment: Experiment, stage: Stage, examples) -> checkpoint.Descr
             num_identities=objective.num_identities or builders.summary(name, experiment.data_dir)["num_identities"],
         )
     else:
-        median = float(np.nanmedian([examples[row][objective.target] for row in range(len(examples))]))
+        examples = builders.open_split(name, experiment.data_dir, stage.train_split)
+        labels = np.array([examples[row][objective.target] for row in range(len(examples))], np.float32)
+        check_labels(stage, labels, examples)
+        median = float(np.nanmedian(labels))
     return checkpoint.Description(
         experiment.model, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median
     )
@@ -227,8 +256,8 @@ def report(experiment: Experiment, description, variables: dict, results: dict, 
     size, loader = experiment.eval_batch_size, experiment.loader
     predictions = evaluate.predict_split(description, variables, examples, mesh, batch_size=size, loader=loader)
     ids = [examples[int(row)]["id"] for row in predictions.index]
-    evaluate.write_predictions(workdir / "predictions.csv", ids, predictions)
-    test = evaluate.measure(predictions, description.median_label)
+    test = evaluate.measure(predictions, description)
+    evaluate.write_predictions(workdir / "predictions.csv", ids, predictions, test["target"])
     results["median_baseline_mae"] = test.pop("median_baseline_mae")
     where = {"data": experiment.data, "split": experiment.test_split}
     results["test"] = where | {"seconds": round(time.monotonic() - began, 1)} | test

@@ -48,9 +48,9 @@ def parse(argv: list[str]):
     if words.config not in CONFIGS:
         raise UserError(f"unknown config {words.config!r}; {_nearest(words.config, CONFIGS)}")
     experiment = _make(CONFIGS[words.config], data=words.data, recipe=words.recipe)
-    stages = _chosen(experiment.stages, words.stages)
-    stages, rest = _with_kinds(stages, rest)
-    return _override(dataclasses.replace(experiment, stages=stages), rest)
+    only = _chosen(experiment.stages, words.stages)
+    stages, rest = _with_kinds(experiment.stages, rest)
+    return _override(dataclasses.replace(experiment, stages=stages, only=only), rest)
 
 
 def _first_words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -91,14 +91,12 @@ def _nearest(name: str, names) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
 
 
-def _chosen(stages: tuple, names: str | None) -> tuple:
-    if names is None:
-        return stages
-    table = {stage.name: stage for stage in stages}
-    for name in names.split(","):
-        if name not in table:
-            raise UserError(f"unknown stage {name!r}; this config has {', '.join(table)}")
-    return tuple(stage for stage in stages if stage.name in names.split(","))
+def _chosen(stages: tuple, names: str | None) -> tuple[str, ...]:
+    known, chosen = [stage.name for stage in stages], tuple(names.split(",")) if names else ()
+    for name in chosen:
+        if name not in known:
+            raise UserError(f"unknown stage {name!r}; this config has {', '.join(known)}")
+    return chosen
 
 
 def _with_kinds(stages: tuple, rest: list[str]) -> tuple[tuple, list[str]]:
@@ -107,17 +105,27 @@ def _with_kinds(stages: tuple, rest: list[str]) -> tuple[tuple, list[str]]:
     from agejax.training.optim import OPTIMIZERS, SCHEDULES
 
     kinds = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-    table, others = {stage.name: stage for stage in stages}, []
-    for word in rest:
-        match = re.fullmatch(r"--(\w+)\.(objective|optimizer|schedule)=(\w+)", word)
+    table, others, words = {stage.name: stage for stage in stages}, [], iter(rest)
+    for word in words:
+        if re.fullmatch(r"--(\w+)\.(objective|optimizer|schedule)", word):
+            word += f"={next(words, '')}"
+        match = re.fullmatch(r"--(\w+)\.(objective|optimizer|schedule)=(\w*)", word)
         if not match or match[1] not in table:
             others.append(word)
             continue
         stage, field, kind = match.groups()
         if kind not in kinds[field]:
             raise UserError(f"unknown {field} {kind!r}; {_nearest(kind, kinds[field])}")
-        table[stage] = dataclasses.replace(table[stage], **{field: kinds[field][kind]()})
+        table[stage] = dataclasses.replace(
+            table[stage], **{field: _like(getattr(table[stage], field), kinds[field][kind])}
+        )
     return tuple(table.values()), others
+
+
+def _like(old: Any, kind: type) -> Any:
+    """An instance of the class with the old one's values where both have a field of that name, as target and grid."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{f.name: getattr(old, f.name) for f in dataclasses.fields(old) if f.name in names})
 
 
 def _override(experiment, rest: list[str]):
@@ -125,7 +133,7 @@ def _override(experiment, rest: list[str]):
     import tyro
 
     stages = {stage.name: _form(stage, hidden=("name",), extra={}) for stage in experiment.stages}
-    form = _form(experiment, hidden=("name", "stages", "data", "recipe"), extra=stages)
+    form = _form(experiment, hidden=("name", "stages", "data", "recipe", "only"), extra=stages)
     screen, style = io.StringIO(), (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
     try:
         with contextlib.redirect_stderr(screen):

@@ -34,6 +34,8 @@ class Experiment:
     eval_batch_size: int = 256
     checkpoint_epochs: float = 1.0
     validate_epochs: float = 1.0
+    only: tuple[str, ...] = ()
+    """Names of the stages to run; empty: all. Others hand their weights on where they were finished before."""
     init: Path | None = None
     """Finished run or stage whose weights the first stage starts from."""
     data_dir: Path = Path("data")
@@ -57,4 +59,4 @@ class Experiment:
 
 
 # A run may be continued with other values of these: they do not change what is computed.
-FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "checkpoint_epochs", "init")
+FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "checkpoint_epochs", "only")

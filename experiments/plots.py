@@ -3,7 +3,7 @@
 Only the object API is used, so nothing here touches pyplot's global state or needs a display. The colours
 are those of Okabe and Ito ("Color universal design", 2008), which colour-blind readers can tell apart.
 `inline_svg` gives markup whose colours are variables of STYLE_SHEET, which has values for day and for night.
-Ages, predictions and errors are in years.
+`target` is what was predicted, a key of agejax.metrics.UNITS: labels, predictions and errors are in its unit.
 """
 
 import base64
@@ -20,6 +20,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 
+from agejax.metrics import DECIMALS, UNITS
+
 INK, MUTED, GRID, BLUE, ORANGE = "#20262e", "#66707b", "#e2e6ea", "#0072b2", "#d55e00"
 CSS_NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange"}
 RC = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False, "font.size": 9.0}
@@ -27,27 +29,29 @@ WIDE, SQUARE, SMALL = (4.4, 2.9), (4.4, 4.4), (3.5, 2.6)  # inches; 1 inch is 72
 SPLIT_COLOURS = {"train": BLUE, "val": ORANGE}
 MAX_DOTS = 1500  # above it single dots hide each other, and a density is drawn
 FEW = 20  # examples; a bar that rests on fewer is drawn pale
+BIN_WIDTHS, MOST_BINS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), 20
 THUMBNAIL = 96  # pixels
 
 
-def scatter(age, predicted, predicted_std) -> Figure:
-    """Predicted against true age, all (N,) in years: dots, or a density above MAX_DOTS.
+def scatter(label, predicted, predicted_std, target: str) -> Figure:
+    """Predicted against true label, all (N,): dots, or a density above MAX_DOTS.
 
-    The band, drawn where `predicted_std` is finite, is read across: at the height of a prediction, the ages
-    within one predicted standard deviation of it, averaged in steps of five years.
+    The band, drawn where `predicted_std` is finite, is read across: at the height of a prediction, the labels
+    within one predicted standard deviation of it, averaged in bins.
     """
-    low = min(0.0, float(np.min(predicted)))
-    high = 5.0 * math.ceil(max(np.max(age), np.max(predicted), 10.0) / 5.0)
-    dense = len(age) > MAX_DOTS
+    edges = _bin_edges(np.concatenate([label, predicted]))
+    low, high = edges[0], edges[-1]
+    dense = len(label) > MAX_DOTS
     note = "; opacity: log of the count" if dense else ""
-    figure, axes = _axes(SQUARE, "true age (years)", f"predicted age (years){note}", grid="both")
+    names = f"true {target} ({UNITS[target]})", f"predicted {target} ({UNITS[target]}){note}"
+    figure, axes = _axes(SQUARE, *names, grid="both")
     if dense:
         cells = {"gridsize": 45, "extent": (low, high, low, high), "mincnt": 1, "linewidths": 0.0}
-        axes.hexbin(age, predicted, bins="log", cmap=_opacity_ramp(BLUE), **cells)
+        axes.hexbin(label, predicted, bins="log", cmap=_opacity_ramp(BLUE), **cells)
     else:
-        axes.plot(age, predicted, "o", color=BLUE, alpha=0.5, markersize=3.4, markeredgewidth=0.0, clip_on=False)
+        axes.plot(label, predicted, "o", color=BLUE, alpha=0.5, markersize=3.4, markeredgewidth=0.0, clip_on=False)
     if np.isfinite(predicted_std).any():
-        height, std = _binned_means(predicted, predicted_std, width=5.0)
+        height, std = _binned_means(predicted, predicted_std, width=edges[1] - edges[0])
         band = {"color": ORANGE, "alpha": 0.2, "linewidth": 0.0, "zorder": 1, "label": "± predicted std"}
         axes.fill_betweenx(height, height - std, height + std, **band)
     axes.plot([low, high], [low, high], color=INK, linewidth=0.9, label="no error")
@@ -55,26 +59,31 @@ def scatter(age, predicted, predicted_std) -> Figure:
     return _with_legend(figure, axes, "upper left")
 
 
-def age_histogram(age) -> Figure:
-    """Counts of (N,) ages in years, in bins of five years (of one, where the ages span less than 30)."""
-    width = 5.0 if np.ptp(age) >= 30.0 else 1.0
-    edges = np.arange(width * math.floor(np.min(age) / width), np.max(age) + 1.5 * width, width)
-    median = float(np.median(age))
-    figure, axes = _axes(SMALL, "true age (years)", f"examples in each {width:g} years")
-    axes.hist(age, bins=edges, color=BLUE, rwidth=0.9)
-    axes.axvline(median, color=INK, linewidth=0.9, dashes=(4, 3), label=f"median {median:.1f}")
+def histogram(label, target: str) -> Figure:
+    """Counts of (N,) labels, in bins of a round width."""
+    edges, median = _bin_edges(label), float(np.median(label))
+    unit, digits = UNITS[target], DECIMALS[target] - 1
+    figure, axes = _axes(SMALL, f"true {target} ({unit})", f"examples in each {edges[1] - edges[0]:.3g} {unit}")
+    axes.hist(label, bins=edges, color=BLUE, rwidth=0.9)
+    axes.axvline(median, color=INK, linewidth=0.9, dashes=(4, 3), label=f"median {median:.{digits}f}")
     axes.yaxis.get_major_locator().set_params(integer=True)
     return _with_legend(figure, axes, "best")
 
 
-def error_by_age(groups: dict, overall: float | None = None) -> Figure:
-    """MAE in years of each age group, `{"0-10": {"mae": 3.1, "n": 40}, ...}`; dashed: `overall`."""
+def error_by_age(groups: dict, overall: float | None, intervals: dict) -> Figure:
+    """MAE in years of each age group, `{"0-10": {"mae": 3.1, "n": 40}, ...}`; dashed: `overall`.
+
+    A line on a bar is the group's interval, `{"0-10": [2.8, 3.5], "11-20": None, ...}`.
+    """
     mae = [0.0 if row.get("mae") is None else row["mae"] for row in groups.values()]
     counts = [row.get("n") or 0 for row in groups.values()]
     note = f"; pale: under {FEW}" if min(counts) < FEW else ""
     figure, axes = _axes(WIDE, f"true age (years), number of examples{note}", "mean absolute error (years)")
     for i, (height, count) in enumerate(zip(mae, counts)):
         axes.bar(i, height, width=0.74, color=BLUE, alpha=0.4 if count < FEW else 1.0)
+    bounds = {i: intervals[name] for i, name in enumerate(groups) if intervals.get(name)}
+    if bounds:
+        axes.vlines(list(bounds), *zip(*bounds.values()), color=INK, linewidth=1.2, label="95 % interval")
     if overall is not None:
         axes.axhline(overall, color=INK, linewidth=0.9, dashes=(4, 3), label=f"all ages {overall:.2f}")
     labels = [f"{name.replace('-', '–')}\n{count:,}" for name, count in zip(groups, counts)]
@@ -89,32 +98,34 @@ def cumulative_score(shares: dict, intervals: dict) -> Figure:
     years, percent = np.array(keys, float), 100.0 * np.array([shares[key] for key in keys])
     bounds = 100.0 * np.array([intervals.get(key) or (np.nan, np.nan) for key in keys], float)
     figure, axes = _axes(SMALL, "error of at most k (years)", "CS@k: share of examples (%)")
-    axes.fill_between(years, bounds[:, 0], bounds[:, 1], color=BLUE, alpha=0.18, linewidth=0.0)
+    band = {"color": BLUE, "alpha": 0.18, "linewidth": 0.0}
+    if np.isfinite(bounds).any():
+        axes.fill_between(years, bounds[:, 0], bounds[:, 1], label="95 % interval", **band)
     axes.plot(years, percent, "o-", color=BLUE, markersize=3.5, linewidth=1.6)
     for x, y in zip(years, percent):
         if x in (1, 3, 5, 8):
             axes.annotate(f"{y:.0f} %", (x, y), (5, -11), textcoords="offset points", fontsize=8, color=INK)
     axes.set(ylim=(0, 104), xlim=(years[0] - 0.5, years[-1] + 0.5))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
+    return _with_legend(figure, axes, "lower right")
 
 
-def coverage(age, predicted, predicted_std, share: float) -> float:
-    """Share of (N,) ages inside the central interval that should hold `share`; NaN if no std is above 0."""
+def coverage(label, predicted, predicted_std, share: float) -> float:
+    """Share of (N,) labels inside the central interval that should hold `share`; NaN if no std is above 0."""
     known = predicted_std > 0
     reach = NormalDist().inv_cdf(0.5 + share / 2.0)  # standard deviations
-    inside = np.abs(predicted - age)[known] <= reach * predicted_std[known]
+    inside = np.abs(predicted - label)[known] <= reach * predicted_std[known]
     return float(inside.mean()) if known.any() else math.nan
 
 
-def calibration(age, predicted, predicted_std) -> Figure:
-    """Measured against nominal share of ages in central intervals of Normal(predicted, predicted_std²).
+def calibration(label, predicted, predicted_std) -> Figure:
+    """Measured against nominal share of labels in central intervals of Normal(predicted, predicted_std²).
 
-    Below the line the model is too sure of itself, above it too modest. All (N,), in years.
+    Below the line the model is too sure of itself, above it too modest. All (N,).
     """
     nominal = np.linspace(0.02, 0.98, 49)
-    measured = [100.0 * coverage(age, predicted, predicted_std, share) for share in nominal]
-    figure, axes = _axes(SMALL, "predicted interval (%)", "ages inside it (%)", grid="both")
+    measured = [100.0 * coverage(label, predicted, predicted_std, share) for share in nominal]
+    figure, axes = _axes(SMALL, "predicted interval (%)", "examples inside it (%)", grid="both")
     axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, label="as it should be")
     axes.plot(100.0 * nominal, measured, color=BLUE, linewidth=1.8, label="measured")
     axes.set(xlim=(0, 100), ylim=(0, 104))
@@ -196,6 +207,15 @@ def _opacity_ramp(colour: str) -> ListedColormap:
     return ListedColormap([(*to_rgb(colour), opacity) for opacity in np.linspace(0.15, 1.0, 64)])
 
 
+def _bin_edges(values) -> np.ndarray:
+    """Edges of at most about MOST_BINS bins of a round width that hold all values; at least two edges."""
+    span, last = np.ptp(values), BIN_WIDTHS[-1]
+    width = next((w for w in BIN_WIDTHS if span <= w * MOST_BINS), last) if span else 1.0
+    # in floats 0.6 / 0.1 is below 6, and 17 · 0.1 above 1.7
+    first, last = (math.floor(end / width + 1e-9) for end in (np.min(values), np.max(values)))
+    return np.round(width * np.arange(first, last + 2), 6)
+
+
 def _binned_means(position, value, width: float):
     """Means of two (N,) arrays in bins of `width` along the first, in rising order; finite values only."""
     known = np.isfinite(position) & np.isfinite(value)
@@ -219,7 +239,7 @@ h2{font-size:1.15rem;margin:2.6rem 0 1rem;padding-top:1rem;border-top:1px solid 
 .badge,th{font-weight:400}.small,figcaption{font-size:.85rem}.headline{text-wrap:balance}
 .muted,.small,figcaption{color:var(--muted)}.drawn,.warning{color:var(--orange)}.photographs{color:var(--blue)}
 .two,.three{display:grid;gap:1.6rem 2.4rem;margin-bottom:1.6rem;
-grid-template-columns:repeat(auto-fit,minmax(min(100%,var(--least,21rem)),1fr))}.three{--least:16rem}
+grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--least,21rem)),1fr))}.three{--least:16rem}
 .two>*,.three>*{min-width:0}.scatter{grid-row:span 2}figure{margin:0;break-inside:avoid}
 svg{width:100%;height:auto;display:block}svg text{font-family:inherit!important}
 table{border-collapse:collapse;width:100%}.scroll{overflow-x:auto}

@@ -4,7 +4,6 @@ Every number is read from results.json or computed from predictions.csv; what wa
 Figures are inline SVG, pictures inline JPEG, and the page's own content policy forbids it to load anything.
 """
 
-import csv
 import json
 import math
 from html import escape
@@ -13,16 +12,17 @@ from string import Template
 
 import numpy as np
 
+from agejax.metrics import DECIMALS, UNITS
 from data_pipelines.errors import UserError
 from experiments import plots
+from experiments.saved import flat, read_json, read_metrics, read_predictions
 
-COLUMNS = ("age", "sigma", "predicted", "predicted_std")  # years
+AGE = "age"  # the target where none is recorded, and the only one with CS@k and age groups
 NOT_MEASURED = '<span class="muted">not measured</span>'
 WRONG_SOURCE = "as source, pass the split that was evaluated"
-MEASURES = {"mae": ("MAE", 2, " years"), "rmse": ("RMSE", 2, " years"), "pearson": ("Pearson’s r", 3, ""),
-            "epsilon_error": ("ε-error", 3, "")}  # fmt: skip
+ERRORS, SHARES = {"mae": "MAE", "rmse": "RMSE"}, {"pearson": "Pearson’s r", "epsilon_error": "ε-error"}
 SHOWN = 8  # best and worst examples, each
-CURVES = {"loss": "loss", "mae": "mean absolute error (years)", "images_per_second": "images a second"}
+CURVES = {"loss": "loss", "mae": "mean absolute error", "images_per_second": "images a second"}
 
 
 def write_report(workdir: Path, source=None) -> Path:
@@ -33,17 +33,20 @@ def write_report(workdir: Path, source=None) -> Path:
     photographs of people it must stay where the photographs are.
     """
     workdir = Path(workdir)
-    results = _read_json(workdir / "results.json")
+    results = read_json(workdir / "results.json")
     if not results:
         raise UserError(f"{workdir}/results.json is missing or empty; run the experiment to its end first")
-    rows, test = read_predictions(workdir / "predictions.csv"), results.get("test") or {}
-    config = _read_json(workdir / "config.json") or results.get("config") or {}
+    test = results.get("test") or {}
+    target = _target(test, workdir)
+    rows = read_predictions(workdir / "predictions.csv", target)
+    config = read_json(workdir / "config.json") or results.get("config") or {}
     kind = {True: "drawn faces", False: "photographs"}.get(results.get("drawn"), "pictures: not recorded")
     page = PAGE.substitute(
         name=escape(results.get("name") or workdir.name), kind=kind, shade=kind.split()[0],
         style=plots.STYLE_SHEET, headline=headline(results), about=_about(results, test),
-        check=_check(test, rows), metrics=_metrics(test), figures=_figures(test, rows),
-        examples=_examples(rows, source), training=_training(workdir, results), run=_run(results, config),
+        check=_check(test, rows, target), metrics=_metrics(test, target), figures=_figures(test, rows, target),
+        scale=f"{target}, in {UNITS[target]}", examples=_examples(rows, target, source),
+        training=_training(workdir, results, config), run=_run(results, config),
     )  # fmt: skip
     (workdir / "report.html").write_text(page, encoding="utf-8")
     return workdir / "report.html"
@@ -52,37 +55,23 @@ def write_report(workdir: Path, source=None) -> Path:
 def headline(results: dict) -> str:
     """`MAE 4.31 years [4.22, 4.40], n = 384; the median age alone gives 20.3`."""
     test, median = results.get("test") or {}, results.get("median_baseline_mae")
+    target = test.get("target", AGE)
+    unit, digits = UNITS[target], DECIMALS[target]
     if not _known(test.get("mae")):
         return "MAE not measured"
-    bounds = _interval((test.get("intervals") or {}).get("mae"), 2)
+    bounds = _interval((test.get("intervals") or {}).get("mae"), digits)
     count = f", n = {test['n']:,}" if _known(test.get("n")) else ""
-    baseline = f"gives {median:.1f}" if _known(median) else "was not measured"
-    return f"MAE {test['mae']:.2f} years{bounds and ' ' + bounds}{count}; the median age alone {baseline}"
+    baseline = f"gives {median:.{digits - 1}f}" if _known(median) else "was not measured"
+    mae = f"MAE {test['mae']:.{digits}f} {unit}{bounds and ' ' + bounds}{count}"
+    return f"{mae}; the median {target} alone {baseline}"
 
 
-def read_predictions(path: Path) -> dict:
-    """predictions.csv as {"id": list of str, column: float64 (N,)}; blank is NaN; without a file N is 0."""
-    if not path.exists():
-        return {"id": [], **{column: np.zeros(0) for column in COLUMNS}}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        arrays = {column: np.array([float(row[column] or "nan") for row in rows]) for column in COLUMNS}
-        return {"id": [row["id"] for row in rows], **arrays}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not id,{','.join(COLUMNS)} (at {error}); evaluate again") from error
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The lines of a metrics.jsonl by step; where a resumed run repeats a step, the later line."""
-    latest = {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-            latest[line["split"], line["step"]] = line
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue  # a run that was killed leaves half a line
-    return sorted(latest.values(), key=lambda line: line["step"])
+def _target(test: dict, workdir: Path) -> str:
+    """What was predicted. Raises UserError."""
+    target = test.get("target", AGE)
+    if target not in UNITS:
+        raise UserError(f"{workdir}/results.json: target {target!r} is not one of {', '.join(UNITS)}; evaluate again")
+    return target
 
 
 def _about(results: dict, test: dict) -> str:
@@ -91,45 +80,56 @@ def _about(results: dict, test: dict) -> str:
     return " · ".join(escape(part) for part in (test.get("data"), split, device, results.get("date")) if part)
 
 
-def _check(test: dict, rows: dict) -> str:
+def _check(test: dict, rows: dict, target: str) -> str:
     """A warning where the two saved files disagree about the number in the headline."""
-    error = np.abs(rows["predicted"] - rows["age"])
+    error, digits = np.abs(rows["predicted"] - rows["label"]), DECIMALS[target]
     error = error[np.isfinite(error)]
-    if not len(error) or not _known(test.get("mae")) or abs(error.mean() - test["mae"]) < 0.005:
+    if not len(error) or not _known(test.get("mae")) or abs(error.mean() - test["mae"]) < 0.5 * 10**-digits:
         return ""
-    numbers = f"predictions.csv gives MAE {error.mean():.2f} years, results.json {test['mae']:.2f}"
+    mae = f"predictions.csv gives MAE {error.mean():.{digits}f} {UNITS[target]}"
+    numbers = f"{mae}, results.json {test['mae']:.{digits}f}"
     return f'<p class="warning">{numbers}: the two files are not of one evaluation.</p>'
 
 
-def _metrics(test: dict) -> str:
+def _metrics(test: dict, target: str) -> str:
     intervals, shares = test.get("intervals") or {}, test.get("cs") or {}
+    measures = {name: (key, DECIMALS[target], f" {UNITS[target]}") for key, name in ERRORS.items()}
+    measures |= {name: (key, 3, "") for key, name in SHARES.items()}
     rows = [
         (name, _cell(test.get(key), digits, unit), _interval(intervals.get(key), digits))
-        for key, (name, digits, unit) in MEASURES.items()
+        for name, (key, digits, unit) in measures.items()
     ]
-    for k in ("3", "5", "8"):
+    for k in ("3", "5", "8") if target == AGE else ():
         bounds = (intervals.get("cs") or {}).get(k)
         rows.append((f"CS@{k}", _cell(shares.get(k), 1, " %", 100.0), _interval(bounds, 1, 100.0)))
     note = "Bootstrap over examples: other test sets of this size, not other trainings." if intervals else ""
     return f'{_table([("", "value", "95 % interval"), *rows])}<p class="small">{note}</p>'
 
 
-def _figures(test: dict, rows: dict) -> str:
-    usable = np.isfinite(rows["age"]) & np.isfinite(rows["predicted"])
-    age, predicted, std = (rows[column][usable] for column in ("age", "predicted", "predicted_std"))
-    groups = test.get("mae_by_age_group") or {}
+def _figures(test: dict, rows: dict, target: str) -> str:
+    usable = np.isfinite(rows["label"]) & np.isfinite(rows["predicted"])
+    label, predicted, std = (rows[column][usable] for column in ("label", "predicted", "predicted_std"))
+    inside = plots.coverage(label, predicted, std, 0.6827)
+    note = f"{100 * inside:.0f}\u00a0% of the labels lie within one predicted std; 68\u00a0% should."
+    dots = len(label) and plots.scatter(label, predicted, std, target)
+    bars = len(label) and plots.histogram(label, target)
+    scatter = _figure("scatter", f"Predicted and true {target}", dots)
+    labels = _figure("labels", f"{target.capitalize()} in this split", bars)
+    spread = _figure("spread", "Predicted spread", _known(inside) and plots.calibration(label, predicted, std), note)
+    if target != AGE:
+        return f'{scatter}{labels}</div><div class="three">{spread}'
+    groups, scores = _age_figures(test)
+    return f'{scatter}{groups}</div><div class="three">{scores}{spread}{labels}'
+
+
+def _age_figures(test: dict) -> tuple[str, str]:
+    """What counts in years: the error of the age groups, and CS@k."""
+    groups, intervals = test.get("mae_by_age_group") or {}, test.get("intervals") or {}
     shares = {k: share for k, share in (test.get("cs") or {}).items() if _known(share)}
-    bounds = (test.get("intervals") or {}).get("cs") or {}
-    inside = plots.coverage(age, predicted, std, 0.6827)
-    note = f"{100 * inside:.0f}\u00a0% of the ages lie within one predicted std; 68\u00a0% should."
-    return (
-        _figure("scatter", "Predicted and true age", len(age) and plots.scatter(age, predicted, std))
-        + _figure("groups", "Error by age", groups and plots.error_by_age(groups, test.get("mae")))
-        + '</div><div class="three">'
-        + _figure("cs", "Cumulative score", shares and plots.cumulative_score(shares, bounds))
-        + _figure("spread", "Predicted spread", _known(inside) and plots.calibration(age, predicted, std), note)
-        + _figure("ages", "Ages in this split", len(age) and plots.age_histogram(age))
-    )
+    by_group, of_shares = intervals.get("mae_by_age_group") or {}, intervals.get("cs") or {}
+    bars = groups and plots.error_by_age(groups, test.get("mae"), by_group)
+    curve = shares and plots.cumulative_score(shares, of_shares)
+    return _figure("groups", "Error by age", bars), _figure("cs", "Cumulative score", curve)
 
 
 def _figure(key: str, title: str, figure, note: str = "") -> str:
@@ -137,35 +137,36 @@ def _figure(key: str, title: str, figure, note: str = "") -> str:
     return f'<figure class="{key}"><h3>{title}</h3>{body}</figure>'
 
 
-def _examples(rows: dict, source) -> str:
+def _examples(rows: dict, target: str, source) -> str:
     """The worst and the best rows as cards, with pictures where there is a source."""
     if source is not None and len(source) != len(rows["id"]):
         raise UserError(f"{len(rows['id'])} rows in predictions.csv, {len(source)} records: {WRONG_SOURCE}")
-    error = np.abs(rows["predicted"] - rows["age"])
+    error = np.abs(rows["predicted"] - rows["label"])
     order = [i for i in np.argsort(error, kind="stable").tolist() if np.isfinite(error[i])]
     count = min(SHOWN, math.ceil(len(order) / 2))
     groups = {"Largest errors": order[::-1][:count], "Smallest errors": order[:count]}
-    cards = {title: "".join(_card(rows, i, source) for i in chosen) for title, chosen in groups.items()}
+    cards = {title: "".join(_card(rows, i, target, source) for i in chosen) for title, chosen in groups.items()}
     parts = [f'<h3>{title}</h3><div class="faces">{body}</div>' for title, body in cards.items()]
     return "".join(parts) if order else NOT_MEASURED
 
 
-def _card(rows: dict, i: int, source) -> str:
-    name, face = escape(rows["id"][i]), ""
+def _card(rows: dict, i: int, target: str, source) -> str:
+    name, face, digits = escape(rows["id"][i]), "", DECIMALS[target] - 1
     if source is not None:
         record = source[i]
         if str(record["id"]) != rows["id"][i]:
             raise UserError(f"row {i} of predictions.csv is not {record['id']}: {WRONG_SOURCE}")
         face = plots.thumbnail(record)
     picture = face and f'<img src="{face}" alt="{name}">'
-    numbers = f"<b>{rows['predicted'][i]:.1f}</b> for {rows['age'][i]:.1f}"
+    numbers = f"<b>{rows['predicted'][i]:.{digits}f}</b> for {rows['label'][i]:.{digits}f}"
     return f'<div class="face">{picture}{numbers}<span class="muted" title="{name}">{name}</span></div>'
 
 
-def _training(workdir: Path, results: dict) -> str:
+def _training(workdir: Path, results: dict, config: dict) -> str:
     stages, left_out = results.get("stages") or {}, results.get("left_out") or {}
     metrics = {name: read_metrics(workdir / name / "metrics.jsonl") for name in stages}
-    curves = "".join(_curves(f"stage{i}", name, metrics[name]) for i, name in enumerate(stages))
+    units = _stage_units(config)
+    curves = "".join(_curves(f"stage{i}", name, metrics[name], units.get(name)) for i, name in enumerate(stages))
     keys = dict.fromkeys(key for facts in stages.values() for key in facts)
     rows = [(escape(key).replace("_", " "), *(_fact(part.get(key)) for part in stages.values())) for key in keys]
     table = f'<div class="scroll">{_table([("", *map(escape, stages)), *rows])}</div>'
@@ -173,38 +174,27 @@ def _training(workdir: Path, results: dict) -> str:
     return curves + (table if stages else NOT_MEASURED) + notes
 
 
-def _curves(place: str, name: str, lines: list[dict]) -> str:
+def _stage_units(config: dict) -> dict[str, str | None]:
+    """The unit of each stage's labels, which need not be that of the last stage; None: not recorded."""
+    objectives = {stage.get("name"): stage.get("objective") or {} for stage in config.get("stages") or []}
+    return {name: UNITS.get(objective.get("target")) for name, objective in objectives.items()}
+
+
+def _curves(place: str, name: str, lines: list[dict], unit: str | None) -> str:
+    labels = CURVES | ({"mae": f"{CURVES['mae']} ({unit})"} if unit else {})
     known = [key for key in CURVES if any(_known(line.get(key)) for line in lines)]
-    figures = [_figure(f"{place}-{key}", "", plots.history(lines, key, CURVES[key])) for key in known]
+    figures = [_figure(f"{place}-{key}", "", plots.history(lines, key, labels[key])) for key in known]
     return f'<h3>{escape(name)}</h3><div class="three">{"".join(figures) or NOT_MEASURED}</div>'
 
 
 def _run(results: dict, config: dict) -> str:
     versions = " · ".join(f"{name} {version}" for name, version in (results.get("versions") or {}).items())
-    lines = "\n".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in _flat(config))
+    lines = "\n".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in flat(config))
     return (
         f"<p><code>{escape(results.get('command') or 'command: not recorded')}</code></p>"
         f'<p class="muted">{escape(versions or "versions: not recorded")}</p>'
         f"<details><summary>Configuration, as resolved</summary><pre>{escape(lines)}</pre></details>"
     )
-
-
-def _flat(config: dict, prefix: str = ""):
-    """(dotted name, value) of every leaf; a stage goes by its name."""
-    for name, value in config.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            value = {part.get("name", str(i)): part for i, part in enumerate(value)}
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def _read_json(path: Path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON ({error}); run the experiment again") from error
 
 
 def _known(value) -> bool:
@@ -243,7 +233,7 @@ PAGE = Template("""<!doctype html>
 <h1>$name<span class="badge $shade">$kind</span></h1><p class="headline">$headline</p>
 <p class="muted">$about</p>$check
 <h2>Measured</h2><div class="two"><div>$metrics</div>$figures</div>
-<h2>Examples</h2><p class="muted">Predicted for true age, in years.</p>$examples
+<h2>Examples</h2><p class="muted">Predicted for true $scale.</p>$examples
 <h2>Training</h2>$training
 <h2>The run</h2>$run
 </body></html>

@@ -41,9 +41,10 @@ def write_results(workdir: Path, results: dict) -> None:
 
 
 def sentence(workdir: Path) -> str:
-    """`MAE 4.31 [4.22, 4.40], n = 384 (synthetic test); …; report: runs/…/report.html`."""
+    """`MAE 4.31 years [4.22, 4.40], n = 384 (synthetic test); …; report: runs/…/report.html`."""
     results = json.loads((workdir / RESULTS).read_text())
     if results["test"] is None:
-        return f"The last stage trains identities, so there is no age to test; numbers: {workdir / RESULTS}"
-    told = evaluate.sentence(results["test"] | {"median_baseline_mae": results["median_baseline_mae"]})
+        return f"The last stage trains identities, so there is no label to test; numbers: {workdir / RESULTS}"
+    median = {"median_baseline_mae": results["median_baseline_mae"]}
+    told = evaluate.sentence({"target": "age"} | results["test"] | median)
     return f"{told}; report: {workdir / 'report.html'}"

@@ -1,6 +1,9 @@
 """What every test runs under. Set in the environment: before jax is imported, and for child processes too."""
 
+import contextlib
+import io
 import os
+import types
 
 import pytest
 
@@ -23,3 +26,29 @@ def x64():
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def drawn_data(tmp_path_factory):
+    """A data_dir with the few drawn faces that tiny runs share."""
+    import tiny
+
+    from data_pipelines import builders
+
+    folder = tmp_path_factory.mktemp("data")
+    builders.prepare("synthetic", folder, faces=tiny.FACES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(drawn_data, tmp_path_factory):
+    """A finished run of both stages, for tests that read what it left: .words, .folder, .code, .printed."""
+    import tiny
+
+    from experiments.run import main
+
+    folder, screen = tmp_path_factory.mktemp("runs") / "tiny", io.StringIO()
+    words = tiny.words(drawn_data, folder, *tiny.PRETRAIN, *tiny.FINETUNE)
+    with contextlib.redirect_stdout(screen):
+        code = main(words)
+    return types.SimpleNamespace(words=words, folder=folder, code=code, printed=screen.getvalue())

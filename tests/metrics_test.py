@@ -114,10 +114,19 @@ def test_summary_has_every_measure(example):
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
+def test_a_score_that_is_no_age_has_the_same_measures_but_those_that_count_in_years(example):
+    full, points = metrics.summarise(*example), metrics.summarise(*example, ages=False)
+    kept = ("mae", "rmse", "pearson", "epsilon_error")
+    assert points == {key: full[key] for key in ("n", *kept)} | {
+        "intervals": {key: pytest.approx(full["intervals"][key], rel=1e-12) for key in kept}
+    }
+
+
 def test_resampling_everything_once_gives_the_measures_themselves(example):
     label, predicted, sigma = example
-    sums = {name: term.sum(keepdims=True) for name, term in metrics._terms(label, predicted, sigma).items()}
-    whole = {name: value for name, (value,) in metrics._measures(sums).items()}
+    terms = metrics._terms(label, predicted, sigma) | metrics._age_terms(label, predicted)
+    sums = {name: term.sum(keepdims=True) for name, term in terms.items()}
+    whole = {name: value for name, (value,) in (metrics._measures(sums) | metrics._age_measures(sums)).items()}
     expected = {name: getattr(metrics, name)(label, predicted) for name in ("mae", "rmse", "pearson")}
     expected["epsilon_error"] = metrics.epsilon_error(label, predicted, sigma)
     expected |= {f"cs{k}": metrics.cumulative_score(label, predicted, k) for k in range(1, 11)}

@@ -8,6 +8,7 @@ import pytest
 from experiments import plots
 
 GROUPS = {"0-10": {"mae": 3.1, "n": 40}, "11-20": {"mae": None, "n": 0}, "21-30": {"mae": 5.2, "n": 7}}
+GROUP_INTERVALS = {"0-10": [2.8, 3.5], "11-20": None, "21-30": [5.2, 5.2]}
 LINES = [{"step": s, "epoch": s / 9, "split": p, "loss": 5.0 / s} for s in range(1, 9) for p in ("train", "val")]
 
 
@@ -21,13 +22,15 @@ def drawings():
     age, predicted, std = predictions(60)
     unknown = np.full(60, np.nan)
     return {
-        "scatter": lambda: plots.scatter(age, predicted, std),
-        "no_std": lambda: plots.scatter(age, predicted, unknown),
-        "one": lambda: plots.scatter(age[:1], predicted[:1], std[:1]),
-        "dense": lambda: plots.scatter(*predictions(plots.MAX_DOTS + 1)),
-        "ages": lambda: plots.age_histogram(age),
-        "equal_ages": lambda: plots.age_histogram(np.full(5, 30.0)),
-        "groups": lambda: plots.error_by_age(GROUPS, 4.0),
+        "scatter": lambda: plots.scatter(age, predicted, std, "age"),
+        "no_std": lambda: plots.scatter(age, predicted, unknown, "age"),
+        "one": lambda: plots.scatter(age[:1], predicted[:1], std[:1], "age"),
+        "dense": lambda: plots.scatter(*predictions(plots.MAX_DOTS + 1), "age"),
+        "points": lambda: plots.scatter(1 + age / 20, 1 + predicted / 20, std / 20, "attractiveness"),
+        "ages": lambda: plots.histogram(age, "age"),
+        "equal_ages": lambda: plots.histogram(np.full(5, 30.0), "age"),
+        "groups": lambda: plots.error_by_age(GROUPS, 4.0, GROUP_INTERVALS),
+        "groups_without_intervals": lambda: plots.error_by_age(GROUPS, None, {}),
         "cs": lambda: plots.cumulative_score({"1": 0.2, "5": 0.7, "10": 1.0}, {"5": [0.6, 0.8]}),
         "calibration": lambda: plots.calibration(age, predicted, std),
         "history": lambda: plots.history(LINES, "loss", "loss"),
@@ -61,29 +64,59 @@ def test_inline_svg_stands_alone_in_a_page():
 
 def test_figures_hold_the_data():
     age, predicted, std = predictions(9)
-    dots, diagonal = plots.scatter(age, predicted, std).axes[0].lines
+    dots, diagonal = plots.scatter(age, predicted, std, "age").axes[0].lines
     assert np.array_equal(dots.get_xydata(), np.stack([age, predicted], axis=1))
     assert np.array_equal(diagonal.get_xdata(), diagonal.get_ydata())
-    assert sum(bar.get_height() for bar in plots.age_histogram(age).axes[0].patches) == 9
-    axes = plots.error_by_age(GROUPS, 4.0).axes[0]
+    assert sum(bar.get_height() for bar in plots.histogram(age, "age").axes[0].patches) == 9
+    axes = plots.error_by_age(GROUPS, 4.0, GROUP_INTERVALS).axes[0]
     assert [bar.get_height() for bar in axes.patches] == [3.1, 0.0, 5.2]
     assert [bar.get_alpha() for bar in axes.patches] == [1.0, 0.4, 0.4]  # fewer than 20 examples: pale
     assert axes.lines[0].get_ydata() == [4.0, 4.0]
+    (bounds,) = axes.collections
+    assert np.allclose(bounds.get_segments(), [[[0, 2.8], [0, 3.5]], [[2, 5.2], [2, 5.2]]])
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0–10\n40", "11–20\n0", "21–30\n7"]
-    shares = plots.cumulative_score({"10": 0.9, "2": 0.5}, {}).axes[0].lines[0]
-    assert np.allclose(shares.get_xydata(), [[2, 50], [10, 90]])
+    axes = plots.cumulative_score({"10": 0.9, "2": 0.5}, {"2": [0.4, 0.55], "10": [0.85, 0.92]}).axes[0]
+    assert np.allclose(axes.lines[0].get_xydata(), [[2, 50], [10, 90]])
+    corners = {(x, round(y, 9)) for x, y in axes.collections[0].get_paths()[0].vertices}
+    assert corners == {(2, 40), (2, 55), (10, 85), (10, 92)}
+    assert not plots.cumulative_score({"10": 0.9, "2": 0.5}, {}).axes[0].collections
     train, val = plots.history([*LINES, {"step": 9, "epoch": 1, "split": "val", "loss": 7.0}], "loss", "").axes[0].lines
     assert (train.get_label(), val.get_label()) == ("train", "val")
     assert (train.get_xydata()[-1] == (8 / 9, 5 / 8)).all() and (val.get_xydata()[-1] == (1, 7)).all()
 
 
+@pytest.mark.parametrize(("target", "unit"), [("age", "years"), ("attractiveness", "points")])
+def test_axes_name_what_was_predicted_and_its_unit(target, unit):
+    label = np.array([1.5, 2.25, 4.75])
+    axes = plots.scatter(label, label + 0.5, np.full(3, np.nan), target).axes[0]
+    assert axes.get_xlabel() == f"true {target} ({unit})"
+    assert axes.get_title(loc="left") == f"predicted {target} ({unit})"
+    assert axes.get_xlim() == axes.get_ylim() == pytest.approx((1.4, 5.4))  # 1.5 to 5.25 in steps of 0.2
+    assert plots.scatter(label[:1], label[:1], np.full(1, np.nan), target).axes[0].get_xlim() == (1, 2)
+    axes = plots.histogram(label, target).axes[0]
+    assert axes.get_xlabel() == f"true {target} ({unit})"
+    assert axes.get_title(loc="left") == f"examples in each 0.2 {unit}"
+    assert f"median {'2.2' if target == 'age' else '2.25'}" in [text.get_text() for text in axes.get_legend().texts]
+
+
+@pytest.mark.parametrize("spacing", [0.1, 0.2, 0.5, 1.0, 7.0])
+def test_bins_hold_every_value(spacing):
+    for first in range(30):
+        for last in range(first, 30):
+            values = np.array([round(spacing * k, 1) for k in range(first, last + 1)])  # as 1.7, not 17 · 0.1
+            edges = plots._bin_edges(values)
+            assert np.histogram(values, edges)[0].sum() == len(values), (values, edges)
+            assert 2 <= len(edges) <= plots.MOST_BINS + 2 and np.ptp(np.diff(edges)) < 1e-6
+
+
 def test_same_data_same_markup():
-    first, second = (plots.inline_svg(plots.error_by_age(GROUPS), "a", "") for _ in range(2))
+    first, second = (plots.inline_svg(plots.error_by_age(GROUPS, 4.0, {}), "a", "") for _ in range(2))
     assert first == second
 
 
 def test_text_from_files_is_text_in_the_markup():
-    markup = plots.inline_svg(plots.error_by_age(GROUPS | {"<script>$x_1$": {"mae": 1.0, "n": 30}}), "a", "")
+    groups = GROUPS | {"<script>$x_1$": {"mae": 1.0, "n": 30}}
+    markup = plots.inline_svg(plots.error_by_age(groups, 4.0, {}), "a", "")
     tags = []
     parser = html.parser.HTMLParser()
     parser.handle_starttag = lambda tag, attributes: tags.append(tag)

@@ -9,7 +9,8 @@ import pytest
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import record
-from experiments.report import headline, read_metrics, read_predictions, write_report
+from experiments.report import headline, write_report
+from experiments.saved import read_metrics, read_predictions
 
 EVIL = "<script>alert(1)</script>"
 
@@ -21,9 +22,9 @@ def rows(n=30, sigma=True):
     return [[f"r{i}", age[i], 3.0 if sigma else "", predicted[i], 4.0 if sigma else ""] for i in range(n)]
 
 
-def write_csv(workdir, table):
+def write_csv(workdir, table, target="age"):
     with (workdir / "predictions.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["id", "age", "sigma", "predicted", "predicted_std"], *table])
+        csv.writer(file).writerows([["id", target, "sigma", "predicted", "predicted_std"], *table])
 
 
 def make_workdir(workdir, table=None, **changes):
@@ -31,9 +32,12 @@ def make_workdir(workdir, table=None, **changes):
     write_csv(workdir, table)
     error = np.array([abs(row[3] - row[1]) for row in table])
     test = {
-        "data": "synthetic", "split": "test", "n": len(table), "mae": error.mean(), "rmse": 5.25, "pearson": 0.9712,
-        "epsilon_error": 0.3141, "cs": {"3": 0.505, "5": 0.75}, "mae_by_age_group": {"0-10": {"mae": 3.1, "n": 40}},
-        "intervals": {"mae": [1.234, 5.678], "rmse": None, "cs": {"5": [0.701, 0.812]}},
+        "data": "synthetic", "split": "test", "target": "age", "n": len(table), "mae": error.mean(), "rmse": 5.25,
+        "pearson": 0.9712, "epsilon_error": 0.3141, "cs": {"3": 0.505, "5": 0.75},
+        "mae_by_age_group": {"0-10": {"mae": 3.1, "n": 40}},
+        "intervals": {
+            "mae": [1.234, 5.678], "rmse": None, "cs": {"5": [0.701, 0.812]}, "mae_by_age_group": {"0-10": [2.8, 3.4]},
+        },
     }  # fmt: skip
     results = {
         "name": "a_run", "config": {}, "test": test, "median_baseline_mae": 20.31, "drawn": True, "device": "cpu",
@@ -51,6 +55,28 @@ def make_workdir(workdir, table=None, **changes):
 
 def page_of(workdir, source=None):
     return write_report(workdir, source).read_text()
+
+
+def make_points_workdir(workdir):
+    """A run that predicts attractiveness, after a stage that trained on age."""
+    table = [
+        [name, age / 20, sigma and 0.6, round(guess / 20, 3), std and 0.2] for name, age, sigma, guess, std in rows()
+    ]
+    make_workdir(workdir, table)
+    results = json.loads((workdir / "results.json").read_text())
+    test = results["test"] | {"target": "attractiveness", "mae": np.mean([abs(row[3] - row[1]) for row in table])}
+    del test["cs"], test["mae_by_age_group"]
+    test["intervals"] = {"mae": [0.1234, 0.5678], "rmse": [0.2, 0.3], "pearson": None, "epsilon_error": [0.3, 0.4]}
+    stages = {name: {"steps": 2} for name in ("ages", "finetune")}
+    changed = results | {"test": test, "stages": stages, "median_baseline_mae": 0.512}
+    (workdir / "results.json").write_text(json.dumps(changed))
+    (workdir / "ages").mkdir()
+    (workdir / "ages/metrics.jsonl").write_bytes((workdir / "finetune/metrics.jsonl").read_bytes())
+    targets = {"ages": "age", "finetune": "attractiveness"}
+    config = {"stages": [{"name": name, "objective": {"target": target}} for name, target in targets.items()]}
+    (workdir / "config.json").write_text(json.dumps(config))
+    write_csv(workdir, table, "attractiveness")
+    return table
 
 
 class Page(html.parser.HTMLParser):
@@ -79,6 +105,42 @@ def test_page_shows_the_numbers(tmp_path):
         assert text in page, text
     assert page.count("<svg") == 7  # five of the test set, loss and MAE of finetune
     assert 'class="warning"' not in page
+
+
+def test_page_of_attractiveness_counts_in_points_and_knows_no_ages(tmp_path):
+    table = make_points_workdir(tmp_path)
+    page = page_of(tmp_path)
+    mae = np.mean([abs(row[3] - row[1]) for row in table])
+    assert f"MAE {mae:.3f} points [0.123, 0.568], n = 30; the median attractiveness alone gives 0.51" in page
+    measured, training = page.split("<h2>Training</h2>")
+    for text in ("true attractiveness (points)", "predicted attractiveness (points)", "<b>5.250</b> points",
+                 "Predicted for true attractiveness, in points", "Attractiveness in this split"):  # fmt: skip
+        assert text in measured, text
+    words = re.sub(r"<style.*?</style>", "", measured, flags=re.DOTALL)
+    assert not re.search(r"\byears?\b|\bages?\b|CS@|Cumulative", words, flags=re.IGNORECASE)
+    worst = max(table, key=lambda row: abs(row[3] - row[1]))
+    assert f"<b>{worst[3]:.2f}</b> for {worst[1]:.2f}" in measured
+    assert 'class="warning"' not in page
+    assert page.count("<svg") == 7  # three of the test set, loss and MAE of each stage
+    ages, finetune = training.split("<h3>finetune</h3>")
+    assert "absolute error (years)" in ages and "absolute error (points)" not in ages
+    assert "absolute error (points)" in finetune and "years" not in finetune.split("<h2>")[0]
+
+
+def test_a_small_disagreement_in_points_is_told(tmp_path):
+    table = make_points_workdir(tmp_path)
+    table[3][3] += 0.06 * (1 if table[3][3] > table[3][1] else -1)  # 0.002 in the mean
+    write_csv(tmp_path, table, "attractiveness")
+    assert "not of one evaluation" in page_of(tmp_path)
+
+
+def test_intervals_of_the_groups_are_drawn(tmp_path):
+    make_workdir(tmp_path)
+    assert page_of(tmp_path).count("95 % interval") == 3  # the table, the groups, the cumulative score
+    results = json.loads((tmp_path / "results.json").read_text())
+    del results["test"]["intervals"]["mae_by_age_group"], results["test"]["intervals"]["cs"]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert page_of(tmp_path).count("95 % interval") == 1
 
 
 def test_page_loads_nothing(tmp_path):
@@ -153,6 +215,13 @@ def test_headline_leaves_out_what_is_missing():
     )
 
 
+def test_headline_names_what_was_predicted():
+    test = {"target": "attractiveness", "mae": 0.2119, "n": 100, "intervals": {"mae": [0.2, 0.225]}}
+    assert headline({"test": test, "median_baseline_mae": 0.5}) == (
+        "MAE 0.212 points [0.200, 0.225], n = 100; the median attractiveness alone gives 0.50"
+    )
+
+
 def test_photographs_are_named(tmp_path):
     page = page_of(make_workdir(tmp_path, drawn=False))
     assert '<span class="badge photographs">photographs</span>' in page and "drawn faces" not in page
@@ -164,6 +233,8 @@ def test_photographs_are_named(tmp_path):
         (lambda d: (d / "results.json").unlink(), "results.json is missing"),
         (lambda d: (d / "results.json").write_text("{"), "results.json: not JSON"),
         (lambda d: (d / "predictions.csv").write_text("id,age\na,3\n"), "predictions.csv: not id,age,sigma"),
+        (lambda d: (d / "results.json").write_text('{"test": {"target": "beauty"}}'), "target 'beauty' is not one of"),
+        (lambda d: write_csv(d, rows(), "attractiveness"), "predictions.csv: not id,age,sigma"),
         (lambda d: write_csv(d, [["a", "x", "", 3, ""]]), "could not convert string to float: 'x'"),
     ],
 )
@@ -184,8 +255,13 @@ def test_another_split_as_source_is_refused(tmp_path):
 
 def test_predictions_are_read_as_written(tmp_path):
     write_csv(tmp_path, [["a, b", 30.5, "", 31, 2.5]])
-    table = read_predictions(tmp_path / "predictions.csv")
-    assert table["id"] == ["a, b"] and table["predicted"] == [31.0] and np.isnan(table["sigma"]).all()
+    table = read_predictions(tmp_path / "predictions.csv", "age")
+    assert (
+        table["id"] == ["a, b"]
+        and table["label"] == [30.5]
+        and table["predicted"] == [31.0]
+        and np.isnan(table["sigma"]).all()
+    )
 
 
 def test_of_a_repeated_step_the_later_line_counts(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from drawn import Squares
 from jax.sharding import AxisType
 
+from agejax.labels import LabelGrid
 from agejax.models.vgg import VGG
 from agejax.objectives import Identity, JointLabelDistribution
 from agejax.parameters import flatten
@@ -217,9 +218,53 @@ def test_padding_and_sharding_lose_no_example_and_prediction_is_the_mirror_mean(
 
 def test_predictions_csv_has_a_row_for_every_example(tmp_path):
     columns = (np.arange(2), *(np.array(x, np.float32) for x in ([3, 4], [np.nan, 1.5], [3.25, 5], [1, 2])))
-    evaluate.write_predictions(tmp_path / "p.csv", ["a", "b,c"], evaluate.Predictions(*columns))
+    evaluate.write_predictions(tmp_path / "p.csv", ["a", "b,c"], evaluate.Predictions(*columns), "age")
     text = (tmp_path / "p.csv").read_text()
     assert text == 'id,age,sigma,predicted,predicted_std\na,3,,3.25,1\n"b,c",4,1.5,5,2\n'
+
+
+@pytest.mark.parametrize(
+    "target, told",
+    [
+        ("age", "MAE 0.50 years [0.50, 0.50], n = 2 (squares test); always answering the training median: 47.25"),
+        (
+            "attractiveness",
+            "MAE 0.500 points [0.500, 0.500], n = 2 (squares test); always answering the training median: 47.250",
+        ),
+    ],
+)
+def test_numbers_say_what_was_predicted_and_in_which_unit(tmp_path, target, told):
+    columns = (np.array(x, np.float32) for x in ([2.5, 3], [np.nan, 0.5], [3, 2.5], [1, 2]))
+    predictions = evaluate.Predictions(np.arange(2), *columns)
+    numbers = evaluate.measure(predictions, describe(JointLabelDistribution(target=target)))
+    assert numbers["target"] == target
+    in_years = {"cs", "mae_by_age_group"}
+    assert (
+        in_years & numbers.keys() == in_years & numbers["intervals"].keys() == (in_years if target == "age" else set())
+    )
+    assert evaluate.sentence(numbers | {"data": "squares", "split": "test"}) == told
+    evaluate.write_predictions(tmp_path / "p.csv", ["a", "b"], predictions, numbers["target"])
+    assert (tmp_path / "p.csv").read_text().splitlines()[0] == f"id,{target},sigma,predicted,predicted_std"
+
+
+def test_examples_without_the_label_are_not_measured():
+    columns = (np.array(x, np.float32) for x in ([2.5, np.nan], [np.nan, 0.5], [3, 2.5], [1, 2]))
+    predictions = evaluate.Predictions(np.arange(2), *columns)
+    with pytest.raises(UserError, match="1 of 2 examples have no attractiveness: evaluate on data that has it"):
+        evaluate.measure(predictions, describe(JointLabelDistribution(target="attractiveness")))
+
+
+def test_labels_outside_the_grid_are_refused_by_name():
+    stage = stages.Stage("finetune", JointLabelDistribution(grid=LabelGrid(0.7, 3.2, 0.1), target="attractiveness"))
+    examples = [{"id": f"face-{row}"} for row in range(4)]
+    ends = np.array([0.7, 3.2, np.nan], np.float32)  # in float32 0.7 is below 0.7, and 3.2 above 3.2
+    stages.check_labels(stage, ends, examples)
+    with pytest.raises(UserError) as caught:
+        stages.check_labels(stage, np.array([3, 3.5, 2, 0.5], np.float32), examples)
+    assert str(caught.value) == (
+        "face-1: attractiveness 3.5 is outside the label grid of stage finetune, 0.7 to 3.2 (2 of 4 examples are): "
+        "set --finetune.objective.grid.low and .high, or mend the labels"
+    )
 
 
 def finished(tmp_path, objective):

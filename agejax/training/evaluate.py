@@ -14,6 +14,7 @@ from agejax import metrics
 from agejax.training.checkpoint import Description
 from agejax.training.sharding import to_devices
 from agejax.training.step import make_predict_step
+from data_pipelines.errors import UserError
 from data_pipelines.loaders import Loader, eval_batches
 
 
@@ -65,28 +66,39 @@ def collect(batches: Iterable[dict[str, np.ndarray]]) -> Predictions:
     return Predictions(*(column[order] for column in together))
 
 
-def measure(predictions: Predictions, median_label: float | None) -> dict:
-    """metrics.summarise, and the MAE of always answering the training median."""
-    summary = metrics.summarise(predictions.label, predictions.value, predictions.sigma)
-    return summary | {"median_baseline_mae": metrics.median_baseline_mae(predictions.label, median_label)}
+def measure(predictions: Predictions, description: Description) -> dict:
+    """The target, metrics.summarise, and the MAE of always answering the training median.
+
+    Raises UserError where an example lacks the label.
+    """
+    target, label = description.objective.target, predictions.label
+    if missing := int(np.isnan(label).sum()):
+        raise UserError(f"{missing} of {len(label)} examples have no {target}: evaluate on data that has it")
+    summary = metrics.summarise(label, predictions.value, predictions.sigma, ages=target == "age")
+    blind = metrics.median_baseline_mae(label, description.median_label)
+    return {"target": target} | summary | {"median_baseline_mae": blind}
 
 
 def sentence(numbers: dict) -> str:
-    """`MAE 4.31 [4.22, 4.40], n = 384 (synthetic test); always answering the training median: 20.30`."""
+    """`MAE 4.31 years [4.22, 4.40], n = 384 (synthetic test); always answering the training median: 20.30`."""
+    unit, digits = metrics.UNITS[numbers["target"]], metrics.DECIMALS[numbers["target"]]
     low, high = numbers["intervals"]["mae"]
     where, blind = f"{numbers['data']} {numbers['split']}", numbers["median_baseline_mae"]
     return (
-        f"MAE {numbers['mae']:.2f} [{low:.2f}, {high:.2f}], n = {numbers['n']:,} ({where}); "
-        f"always answering the training median: {blind:.2f}"
+        f"MAE {numbers['mae']:.{digits}f} {unit} [{low:.{digits}f}, {high:.{digits}f}], n = {numbers['n']:,} "
+        f"({where}); always answering the training median: {blind:.{digits}f}"
     )
 
 
-def write_predictions(path: Path, ids: list[str], predictions: Predictions) -> None:
-    """CSV id,age,sigma,predicted,predicted_std; an unknown σ is left empty. Written whole or not at all."""
+def write_predictions(path: Path, ids: list[str], predictions: Predictions, target: str) -> None:
+    """CSV id,age,sigma,predicted,predicted_std, or attractiveness for age; an unknown σ is left empty.
+
+    Written whole or not at all.
+    """
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("id", "age", "sigma", "predicted", "predicted_std"))
+        writer.writerow(("id", target, "sigma", "predicted", "predicted_std"))
         for row in range(len(predictions.index)):
             sigma = predictions.sigma[row]
             numbers = (predictions.label[row], sigma, predictions.value[row], predictions.spread[row])

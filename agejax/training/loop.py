@@ -97,7 +97,7 @@ def train(
                 waiting = None
                 speed.lap(step)
                 numbers = window.close()
-                progress.write("train", step, numbers | {"images_per_second": round(speed.images_per_second, 1)})
+                progress.write("train", step, numbers | speed.measured())
                 progress.show(step, numbers, speed.images_per_second)
             if validates:
                 look(step, state)
@@ -170,6 +170,10 @@ class Speedometer:
     @property
     def images_per_second(self) -> float:
         return self.images / self.seconds if self.seconds else 0.0
+
+    def measured(self) -> dict[str, float]:
+        """Empty until there is something to measure."""
+        return {"images_per_second": round(self.images_per_second, 1)} if self.seconds else {}
 
 
 class Stop:

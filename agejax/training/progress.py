@@ -49,7 +49,8 @@ class Progress:
         """Where the stage stands, now or when the next line is due."""
         epochs = self.steps / self.steps_per_epoch
         epoch = f"epoch {step / self.steps_per_epoch:.1f}/{epochs:.4g}"
-        text = f"{epoch} · {images_per_second:.0f} images/s · {_numbers(numbers)}"
+        speed = f"{images_per_second:.0f} images/s" if images_per_second else "compiled"
+        text = f"{epoch} · {speed} · {_numbers(numbers)}"
         if self.bar:
             self.bar.update(self.task, completed=step, text=text + self.validation)
             return

@@ -5,6 +5,7 @@ import math
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from agejax.models.network import Network, init_variables
 from agejax.parameters import count, flatten, transfer
@@ -59,6 +60,19 @@ def start_variables(
     if stage.reset_head_bias:
         variables["params"]["head"]["bias"] *= 0
     return variables, f"takes {_inventory(source['params'], part)} from {origin}"
+
+
+def check_labels(stage: Stage, labels: np.ndarray, examples) -> None:
+    """Raises UserError, naming the first example, where float32 (n,) labels lie outside the stage's label grid."""
+    target, grid = stage.objective.target, stage.objective.grid
+    outside = np.flatnonzero((labels < np.float32(grid.low)) | (labels > np.float32(grid.high)))
+    if len(outside):
+        row = int(outside[0])
+        raise UserError(
+            f"{examples[row]['id']}: {target} {labels[row]:g} is outside the label grid of stage {stage.name}, "
+            f"{grid.low:g} to {grid.high:g} ({len(outside):,} of {len(labels):,} examples are): "
+            f"set --{stage.name}.objective.grid.low and .high, or mend the labels"
+        )
 
 
 def _inventory(params: dict, part: str) -> str:

@@ -1,0 +1,121 @@
+"""`python -m agejax evaluate` on a finished run, and what it says to mistakes."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from drawn import Squares
+
+from agejax.__main__ import main
+from data_pipelines import builders
+
+
+@pytest.fixture
+def evaluate(tiny_run, drawn_data, capsys):
+    """(words) → (exit code, stdout, stderr); a later word takes an earlier one's place."""
+    usual = ["evaluate", f"--checkpoint={tiny_run.folder}", "--data=synthetic", f"--data_dir={drawn_data}"]
+
+    def run(*words):
+        capsys.readouterr()
+        return main([*usual, *words]), *capsys.readouterr()
+
+    return run
+
+
+def refused(done) -> str:
+    """The one line that a mistake is answered with."""
+    code, _, told = done
+    assert code == 2
+    assert told.startswith("error: ") and told.count("\n") == 1, told
+    return told
+
+
+def results_of(run) -> dict:
+    return json.loads((run.folder / "results.json").read_text())
+
+
+def test_a_finished_run_gives_the_numbers_of_its_results(evaluate, tiny_run, tmp_path):
+    files = (tmp_path / "new" / "numbers.json", tmp_path / "new" / "rows.csv")
+    code, printed, _ = evaluate(f"--json={files[0]}", f"--predictions={files[1]}")
+    assert code == 0
+    numbers, results = json.loads(files[0].read_text()), results_of(tiny_run)
+    for measure in ("mae", "rmse", "n", "cs", "intervals"):
+        assert numbers[measure] == results["test"][measure], measure
+    assert numbers["median_baseline_mae"] == results["median_baseline_mae"]
+    assert numbers["checkpoint"] == str(tiny_run.folder)
+    assert (numbers["data"], numbers["split"], numbers["trained_on"]) == ("synthetic", "test", "synthetic")
+    assert f"MAE {numbers['mae']:.2f} years [" in printed and "n = 8 (synthetic test)" in printed
+    assert files[1].read_text() == (tiny_run.folder / "predictions.csv").read_text()
+
+
+def test_a_stage_of_the_run_may_be_named_and_the_batch_size_does_not_matter(evaluate, tiny_run, tmp_path):
+    file = tmp_path / "numbers.json"
+    code, _, _ = evaluate(f"--checkpoint={tiny_run.folder / 'finetune'}", f"--json={file}", "--batch_size=3")
+    assert code == 0
+    assert json.loads(file.read_text())["mae"] == pytest.approx(results_of(tiny_run)["test"]["mae"], rel=1e-5)
+
+
+def test_all_splits_together_count_every_face_once(evaluate, drawn_data, tmp_path):
+    file = tmp_path / "rows.csv"
+    code, printed, _ = evaluate("--split=all", f"--predictions={file}")
+    assert code == 0
+    assert "n = 64 (synthetic all)" in printed
+    ids = [line.split(",")[0] for line in file.read_text().splitlines()[1:]]
+    assert sorted(ids) == sorted(face["id"] for face in builders.open_split("synthetic", drawn_data, "all"))
+    assert len(set(ids)) == 64
+
+
+def test_another_data_set_is_measured_against_the_median_of_the_one_trained_on(evaluate, drawn_data, tmp_path):
+    builders.prepare("synthetic/mugshot", tmp_path, faces=16)
+    file = tmp_path / "numbers.json"
+    code, _, _ = evaluate("--data=synthetic/mugshot", f"--data_dir={tmp_path}", "--split=all", f"--json={file}")
+    assert code == 0
+    ages = [
+        np.array([face["age"] for face in builders.open_split(name, folder, split)])
+        for name, folder, split in (("synthetic/mugshot", tmp_path, "all"), ("synthetic", drawn_data, "train"))
+    ]
+    blind = np.abs(ages[0] - np.median(ages[1])).mean()
+    assert json.loads(file.read_text())["median_baseline_mae"] == pytest.approx(blind, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["--checkpoint={run}/pretrain"], "pretrain was trained on identities: it gives no age"),
+        (["--checkpoint={run}/nowhere"], "nowhere does not exist: give the workdir of a run, or a stage in it"),
+        (["--checkpoint={run}/finetune/tensorboard"], "tensorboard holds no finished stage"),
+        (["--data=aaf"], r"aaf is not prepared in \S+: run `python experiments/prepare.py --data=aaf --raw=RAW"),
+        (["--data=syntetic"], r"no data set 'syntetic': did you mean synthetic\?"),
+        (["--split=valid"], "synthetic has no split 'valid': it has train, val, test"),
+        (["--batch_size=0"], "batch_size must be above 0, got 0"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line(evaluate, tiny_run, words, told):
+    assert re.search(told, refused(evaluate(*(word.format(run=tiny_run.folder) for word in words))))
+
+
+def test_a_data_set_without_the_label_is_refused(evaluate, tmp_path):
+    squares = Squares(6)
+    lines = ["path,age,identity"]
+    for row in range(len(squares)):
+        (tmp_path / f"{row}.png").write_bytes(squares[row]["image"])
+        lines.append(f"{row}.png,{'' if row else 20},{row}")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    builders.prepare("manifest", tmp_path / "data", raw=tmp_path / "list.csv")
+    done = evaluate("--data=manifest", f"--data_dir={tmp_path / 'data'}", "--split=all")
+    assert "5 of 6 examples have no age" in refused(done)
+
+
+def test_help_does_not_import_jax():
+    code = (
+        "import sys\nfrom agejax.__main__ import main\n"
+        "try: main(['evaluate', '--help'])\nexcept SystemExit as stop: assert not stop.code\n"
+        "assert 'jax' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--checkpoint" in done.stdout

@@ -1,0 +1,405 @@
+"""experiments/run.py as a person meets it: words in; files, sentences and exit codes out."""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from drawn import Squares
+
+from agejax.__main__ import main as agejax_main
+from agejax.objectives import OBJECTIVES, ExpectationRegression
+from agejax.training.optim import OPTIMIZERS, SCHEDULES
+from data_pipelines import builders
+from experiments.build import check_claim
+from experiments.command_line import parse
+from experiments.run import main
+
+KINDS = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text())
+
+
+def read_csv(path: Path) -> list[dict]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(capsys, *words) -> str:
+    """The one line that a mistake is answered with."""
+    capsys.readouterr()
+    assert main(list(words)) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and told.count("\n") == 1, told
+    return told
+
+
+# what a finished run leaves
+
+
+def test_run_ends_well_and_tells_what_was_taken_over(tiny_run):
+    assert tiny_run.code == 0
+    assert "pretrain: 48 examples, 3 steps of 16; starts from random weights" in tiny_run.printed
+    assert re.search(
+        r"finetune: 48 examples, 6 steps of 16; takes trunk \(14,682 parameters, and its statistics; "
+        r"leaves head/bias 8, head/kernel 16×8\) from \S*/pretrain\n",
+        tiny_run.printed,
+    )
+    assert re.search(r"MAE \d+\.\d\d years \[.*\], n = 8 .* report: \S*/report\.html$", tiny_run.printed.strip())
+
+
+def test_results_hold_the_numbers_and_what_was_run(tiny_run, drawn_data):
+    results = read_json(tiny_run.folder / "results.json")
+    assert [(name, stage["steps"]) for name, stage in results["stages"].items()] == [("pretrain", 3), ("finetune", 6)]
+    for stage in results["stages"].values():
+        assert stage["images_per_second"] > 0 and stage["wall_seconds"] > 0
+    ages = {
+        split: np.array([record["age"] for record in builders.open_split("synthetic", drawn_data, split)])
+        for split in ("train", "test")
+    }
+    blind = np.abs(ages["test"] - np.median(ages["train"])).mean()
+    assert results["median_baseline_mae"] == pytest.approx(blind, rel=1e-6)
+    assert results["test"]["n"] == len(ages["test"]) == 8
+    assert results["versions"]["jax"] == jax.__version__
+    assert (results["device"], results["devices"]) == (jax.devices()[0].device_kind, jax.device_count())
+    assert results["command"].startswith("python experiments/run.py --config=dldl_v2_thin --model.compression=0.03125")
+    config = read_json(tiny_run.folder / "config.json")
+    assert config == results["config"]
+    assert config["model"]["compression"] == 0.03125 and config["stages"][1]["epochs"] == 2
+
+
+def test_predictions_are_one_row_a_test_face_and_give_the_mae(tiny_run, drawn_data):
+    rows = read_csv(tiny_run.folder / "predictions.csv")
+    faces = list(builders.open_split("synthetic", drawn_data, "test"))
+    assert [row["id"] for row in rows] == [face["id"] for face in faces]
+    for column in ("age", "sigma"):
+        np.testing.assert_allclose([float(row[column]) for row in rows], [face[column] for face in faces], rtol=1e-6)
+    error = np.mean([abs(float(row["predicted"]) - float(row["age"])) for row in rows])
+    assert read_json(tiny_run.folder / "results.json")["test"]["mae"] == pytest.approx(error, rel=1e-6)
+
+
+def test_report_is_one_file_and_shows_the_result(tiny_run):
+    page = (tiny_run.folder / "report.html").read_text()
+    assert f"MAE {read_json(tiny_run.folder / 'results.json')['test']['mae']:.2f} years" in page
+    links = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert links and all(link.startswith(("data:", "#")) for link in links)
+    assert not re.search(r"<script|<link|@import|url\((?!#)", page)
+
+
+@pytest.mark.parametrize("stage, steps, measure", [("pretrain", 3, "accuracy"), ("finetune", 6, "mae")])
+def test_every_stage_leaves_its_curves(tiny_run, stage, steps, measure):
+    lines = [json.loads(line) for line in (tiny_run.folder / stage / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == steps
+    assert all(measure in line for line in lines)
+    assert {line["split"] for line in lines} == ({"train"} if stage == "pretrain" else {"train", "val"})
+    (curves,) = (tiny_run.folder / stage / "tensorboard").glob("events.out.tfevents.*")
+    assert curves.stat().st_size > 100
+
+
+def test_the_same_command_again_says_finished_and_touches_nothing(tiny_run, capsys):
+    def touched():
+        return {path: path.stat().st_mtime_ns for path in tiny_run.folder.rglob("*")}
+
+    before = touched()
+    assert main(tiny_run.words) == 0
+    assert "Finished before" in capsys.readouterr().out
+    assert touched() == before
+
+
+def copy_without(tiny_run, tmp_path, *names) -> list[str]:
+    """The words that go on with a copy of the finished run that lacks these files or folders."""
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "copy")
+    for name in names:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    return [*tiny_run.words, f"--workdir={folder}"]
+
+
+def test_a_run_that_was_killed_before_its_report_writes_the_same_one(tiny_run, tmp_path, capsys):
+    assert main(copy_without(tiny_run, tmp_path, "results.json", "predictions.csv", "report.html")) == 0
+    assert "finetune: finished before, skipped" in capsys.readouterr().out
+    assert read_csv(tmp_path / "copy/predictions.csv") == read_csv(tiny_run.folder / "predictions.csv")
+    results = [read_json(folder / "results.json") for folder in (tiny_run.folder, tmp_path / "copy")]
+    assert results[0]["stages"] == results[1]["stages"]
+    assert results[0]["test"]["mae"] == results[1]["test"]["mae"]
+
+
+def test_one_stage_alone_ends_before_the_result_and_lets_the_rest_follow(tiny_run, tmp_path, capsys):
+    words = copy_without(tiny_run, tmp_path, "results.json", "finetune")
+    assert main([*words, "--stages=pretrain"]) == 0
+    assert "the same command without --stages goes on" in capsys.readouterr().out
+    assert not (tmp_path / "copy/results.json").exists()
+    check_claim(tmp_path / "copy", parse(words))  # the whole command is let in
+
+
+# mistakes
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        ([], "give --config=NAME; --list shows the names"),
+        (["--config=dldl_v2_thim"], "unknown config 'dldl_v2_thim'; did you mean dldl_v2_thin or"),
+        ([tiny.CONFIG, "--finetune.epoch=5"], "--finetune.epochs"),
+        ([tiny.CONFIG, "--finetune.epochs=five"], "--finetune.epochs: could not convert string to float: 'five'"),
+        ([tiny.CONFIG, "--finetune.epochs=0"], "stage finetune: epochs must be above 0"),
+        ([tiny.CONFIG, "--dtype=float16"], "'float16' for argument '--dtype'. Expected one of ('float32', 'bfloat16')"),
+        ([tiny.CONFIG, "--stages=finetun"], "unknown stage 'finetun'; this config has pretrain, finetune"),
+        ([tiny.CONFIG, "--recipe=offical"], "--recipe: invalid choice: 'offical'"),
+        (["--config=aaf_tiny", "--recipe=official"], "aaf_tiny offers no choice of recipe"),
+        ([tiny.CONFIG, "--data=syntetic"], "no data set 'syntetic': did you mean synthetic?"),
+        ([tiny.CONFIG, "--image_size=16"], "image_size 16 is too small for five poolings: give 32 or more"),
+        ([tiny.CONFIG, "--finetune.objective=ExpectationRegresion"], "did you mean ExpectationRegression?"),
+        ([tiny.CONFIG, "--finetune.objective.grid.step=0.3"], "is not a whole number of steps"),
+        ([tiny.CONFIG, "--alignment.face_scale=9"], "face_scale 9 must be above 0 and at most 4"),
+        ([tiny.CONFIG, "--finetune.augmentation.flip=2"], "flip is 2.0, allowed: 0 to 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_in_the_words_is_one_line(capsys, words, told):
+    assert told in refused(capsys, *words)
+
+
+def test_data_that_is_not_prepared_is_answered_with_the_command(capsys, tmp_path):
+    told = refused(capsys, tiny.CONFIG, "--data=aaf", f"--data_dir={tmp_path}")
+    assert f"run `python experiments/prepare.py --data=aaf --raw=RAW --data_dir={tmp_path}`" in told
+
+
+@pytest.mark.parametrize(
+    "words, changed",
+    [
+        (["--config=dldl_v2_tiny"], "name"),
+        (["--seed=1"], "seed"),
+        (["--finetune.epochs=3"], "finetune.epochs"),
+        (["--finetune.objective=ExpectationRegression"], "finetune.objective"),
+        (["--init=elsewhere"], "init"),
+    ],
+)
+def test_a_workdir_is_not_shared_by_two_settings(capsys, tiny_run, words, changed):
+    told = refused(capsys, *tiny_run.words, *words)
+    assert re.search(rf"{tiny_run.folder} holds a run with another {re.escape(changed)}: choose another --work", told)
+
+
+def test_a_checkpoint_that_is_not_there_or_of_another_shape_is_refused_by_name(capsys, tiny_run, drawn_data, tmp_path):
+    words = [*tiny_run.words, f"--workdir={tmp_path / 'run'}"]
+    wider = [*words, "--model.compression=0.0625", f"--init={tiny_run.folder / 'pretrain'}"]
+    assert re.search(r"/pretrain has another shape: trunk/block1_1/\S+ is", refused(capsys, *wider))
+    # the refused words have not claimed the workdir
+    assert f"checkpoint {tmp_path}/none does not exist" in refused(capsys, *words, f"--init={tmp_path}/none")
+
+
+def test_what_the_later_stages_cannot_do_is_told_before_the_first_trains(capsys, tiny_run, drawn_data, tmp_path):
+    words = tiny.words(drawn_data, tmp_path / "run", *tiny.PRETRAIN)
+    told = refused(capsys, *words, "--finetune.batch_size=6")
+    assert f"batch_size 6 cannot be split over {jax.device_count()} devices" in told
+    assert "synthetic has no split 'valid': it has" in refused(capsys, *words, "--finetune.validation_split=valid")
+    assert "synthetic has no split 'tests': it has" in refused(capsys, *words, "--test_split=tests")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(capsys, tiny_run, tmp_path):
+    (tmp_path / "file").touch()
+    told = refused(capsys, *tiny_run.words, f"--workdir={tmp_path / 'file'}")
+    assert f"cannot write in {tmp_path / 'file'}" in told
+
+
+# other data, and trainings that fail
+
+
+def test_a_list_of_pictures_without_identities_trains_and_pretraining_is_left_out_aloud(capsys, tmp_path):
+    squares = Squares(30)
+    lines = ["path,age"]
+    for row in range(len(squares)):
+        (tmp_path / f"{row}.png").write_bytes(squares[row]["image"])
+        lines.append(f"{row}.png,{squares[row]['age']:.1f}")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    builders.prepare("manifest", tmp_path / "data", raw=tmp_path / "list.csv")
+    more = ("--data=manifest", "--finetune.validation_split=")
+    words = tiny.words(tmp_path / "data", tmp_path / "run", *tiny.FINETUNE, *more)
+    assert "stage pretrain trains on identity, which 100% of manifest lack" in refused(
+        capsys, *words, "--stages=pretrain"
+    )
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "pretrain: left out, as manifest has no identities; --pretrain.data=NAME pretrains on another set" in printed
+    assert "starts from random weights" in printed
+    results = read_json(tmp_path / "run/results.json")
+    assert list(results["stages"]) == ["finetune"]
+    assert results["left_out"] == {"pretrain": "manifest has no identities"}
+    again = tmp_path / "again.csv"
+    assert agejax_main(
+        ["evaluate", f"--checkpoint={tmp_path / 'run'}", "--data=manifest", f"--data_dir={tmp_path / 'data'}",
+         f"--predictions={again}"]
+    ) == 0  # fmt: skip
+    assert again.read_text() == (tmp_path / "run/predictions.csv").read_text()
+
+
+def test_a_training_that_diverges_names_the_step(capsys, drawn_data, tmp_path):
+    cheap = ("--stages=finetune", "--finetune.trainable=head", "--finetune.optimizer.learning_rate=1e38")
+    assert main(tiny.words(drawn_data, tmp_path / "run", *tiny.FINETUNE, *cheap)) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"error: finetune: (loss|grad_norm) is (inf|nan) at step [2-6] of 6; .*\n", told)
+    assert not (tmp_path / "run/finetune/stage.json").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_saves_says_so_and_the_same_command_goes_on(drawn_data, tmp_path):
+    batch, stage = "--finetune.batch_size=8", tmp_path / "run/finetune"
+    words = tiny.words(drawn_data, tmp_path / "run", "--stages=finetune", batch, "--finetune.epochs=20")  # 120 steps
+    process = tiny.start(words, tmp_path / "log")
+    tiny.wait_for_step(process, stage, 20)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    stopped = re.search(
+        r"stopped by a signal, saved at step (\d+) of 120; the same command", (tmp_path / "log").read_text()
+    )
+    assert stopped and 20 <= int(stopped[1]) < 120
+    assert tiny.start(words, tmp_path / "log").wait(240) == 0
+    log = (tmp_path / "log").read_text()
+    assert f"finetune: goes on at step {stopped[1]} of 120" in log and "Traceback" not in log
+    assert read_json(stage / "stage.json")["steps"] == 120
+
+
+# the words
+
+
+@pytest.mark.parametrize("word, shown", [("--help", "--finetune.objective=Expect"), ("--list", "dldl_v2_thin")])
+def test_help_and_list_do_not_import_jax(word, shown):
+    code = f"from experiments.run import main; import sys; code = main([{word!r}]); assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit(code)"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert shown in done.stdout
+
+
+def test_help_of_a_config_shows_its_fields(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([tiny.CONFIG, "--help"])
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    assert "--finetune.objective.lambda_ FLOAT" in shown and "--pretrain.epochs FLOAT" in shown
+
+
+def test_official_recipe_is_the_authors_code():
+    """methods: DLDL-v2's released code: KL alone for 60 epochs, then both losses for 60, each at a fresh 1e-3."""
+    experiment = parse([tiny.CONFIG, "--recipe=official", "--data=aaf"])
+    pretrain, kl, joint = experiment.stages
+    assert [stage.name for stage in experiment.stages] == ["pretrain", "kl", "joint"]
+    assert type(pretrain.objective).__name__ == "Identity" and type(kl.objective).__name__ == "LabelDistribution"
+    assert type(joint.objective).__name__ == "JointLabelDistribution"
+    assert (joint.objective.kl_reduction, joint.objective.lambda_) == ("mean_elements", 1)
+    assert kl.objective.normalise and joint.objective.normalise
+    assert (pretrain.take, kl.take, joint.take) == ("trunk", "trunk", "all")
+    assert (kl.reset_head_bias, joint.reset_head_bias) == (False, True)
+    for stage in experiment.stages:
+        adam = stage.optimizer
+        assert (adam.learning_rate, adam.eps, adam.form, adam.weight_decay) == (1e-3, 1e-7, "torch7", 0)
+        assert (stage.schedule.factor, stage.schedule.every) == (0.1, 30)
+        assert (stage.batch_size, stage.augmentation.resize) == (128, "torch7")
+    assert kl.epochs == joint.epochs == 60
+    assert (experiment.image_size, experiment.select) == (224, "last")
+    paper = parse([tiny.CONFIG, "--data=aaf"])
+    assert [stage.name for stage in paper.stages] == ["pretrain", "finetune"]
+    assert (paper.stages[1].optimizer.eps, paper.stages[1].objective.kl_reduction) == (1e-8, "batch_mean")
+
+
+def test_data_chooses_the_schedule():
+    drawn, real = parse([tiny.CONFIG]), parse([tiny.CONFIG, "--data=aaf"])
+    assert drawn.image_size < real.image_size == 224
+    assert drawn.stages[1].epochs < real.stages[1].epochs == 60
+
+
+def test_objective_is_chosen_by_class_and_then_set_by_field():
+    chosen = [tiny.CONFIG, "--finetune.objective=ExpectationRegression"]
+    expected = changed(parse([tiny.CONFIG]), "finetune.objective", ExpectationRegression())
+    assert parse(chosen) == parse([tiny.CONFIG, "--finetune.objective", "ExpectationRegression"]) == expected
+    finer = parse([*chosen, "--finetune.objective.grid.step=0.5"])
+    assert finer == changed(expected, "finetune.objective.grid.step", 0.5)
+
+
+def test_optional_fields_take_none_and_stages_a_list():
+    assert parse([tiny.CONFIG, "--init=None", "--workdir=None"]) == parse([tiny.CONFIG])
+    assert parse([tiny.CONFIG, "--init", "somewhere"]).init == Path("somewhere")
+    assert parse([tiny.CONFIG]).only == ()
+    assert parse([tiny.CONFIG, "--stages=pretrain,finetune"]).only == ("pretrain", "finetune")
+
+
+# every option can be set
+
+SET_OTHERWISE = {"name", "recipe", "only", "pretrain.name", "finetune.name"}  # the config; --recipe; --stages
+LEGAL = {"data": "synthetic/mugshot", "finetune.objective.grid.low": 10.0}  # where any other value will not do
+
+
+def leaves(options, prefix=""):
+    """(dotted name, field, value) of every option; a stage goes by its name."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name == "stages":
+            for stage in value:
+                yield from leaves(stage, f"{stage.name}.")
+        elif dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        elif prefix + field.name not in SET_OTHERWISE:
+            yield prefix + field.name, field, value
+
+
+def another(name, field, value):
+    """A legal value that is not the present one."""
+    if name in LEGAL:
+        return LEGAL[name]
+    if typing.get_origin(field.type) is typing.Literal:
+        return next(choice for choice in typing.get_args(field.type) if choice != value)
+    if field.type is bool:
+        return not value
+    if field.type is int:
+        return value + 8
+    if field.type is float:
+        return value / 2 or 0.25
+    return "other" if field.type is str else Path("elsewhere")
+
+
+def changed(options, name, value):
+    """The options with the one leaf of that name set."""
+    head, _, rest = name.partition(".")
+    stages = getattr(options, "stages", ())
+    if head in [stage.name for stage in stages]:
+        new = tuple(changed(stage, rest, value) if stage.name == head else stage for stage in stages)
+        return dataclasses.replace(options, stages=new)
+    return dataclasses.replace(options, **{head: changed(getattr(options, head), rest, value) if rest else value})
+
+
+def test_every_leaf_can_be_set_from_the_command_line_and_sets_nothing_else():
+    plain = parse([tiny.CONFIG])
+    every = list(leaves(plain))
+    assert len(every) == len({name for name, _, _ in every}) > 60
+    for first in range(20):  # a few leaves, far from each other, in one parse: parsing takes its time
+        words, expected = [tiny.CONFIG], plain
+        for name, field, value in every[first::20]:
+            new = another(name, field, value)
+            words.append(f"--{name}={new}")
+            assert (expected := changed(before := expected, name, new)) != before
+        assert parse(words) == expected, words
+
+
+@pytest.mark.parametrize("field, kind", [(field, kind) for field in KINDS for kind in KINDS[field]])
+def test_every_leaf_of_every_kind_can_be_set(field, kind):
+    words = [tiny.CONFIG, f"--finetune.{field}={kind}"]
+    expected = parse(words)
+    options = getattr(expected.stages[1], field)
+    assert type(options) is KINDS[field][kind]
+    for name, leaf, value in leaves(options, f"finetune.{field}."):
+        new = another(name, leaf, value)
+        words.append(f"--{name}={new}")
+        expected = changed(expected, name, new)
+    assert parse(words) == expected

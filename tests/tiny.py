@@ -1,0 +1,44 @@
+"""The smallest run that goes through every part: 64 drawn faces of 32 px, and a network of 15,000 parameters."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from experiments.report import read_metrics
+
+ROOT = Path(__file__).parents[1]
+CONFIG = "--config=dldl_v2_thin"
+FACES = 64  # 48 to train on
+NETWORK = ("--model.compression=0.03125", "--image_size=32")
+PRETRAIN = ("--pretrain.batch_size=16", "--pretrain.epochs=1")  # 3 steps
+FINETUNE = ("--finetune.batch_size=16", "--finetune.epochs=2")  # 6 steps
+
+
+def words(data_dir: Path, workdir: Path, *more: str) -> list[str]:
+    """What follows `python experiments/run.py`."""
+    return [CONFIG, *NETWORK, f"--data_dir={data_dir}", f"--workdir={workdir}", *more]
+
+
+def start(words: list[str], log: Path) -> subprocess.Popen:
+    """A run on one device, in a process group of its own so that its workers can be killed and counted with it."""
+    with log.open("a") as file:
+        return subprocess.Popen(
+            [sys.executable, ROOT / "experiments/run.py", *words], stdout=file, stderr=file, start_new_session=True,
+            env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        )  # fmt: skip
+
+
+def last_step(stage_dir: Path) -> int:
+    """The newest step in metrics.jsonl; 0 where there is none."""
+    lines = read_metrics(stage_dir / "metrics.jsonl")
+    return lines[-1]["step"] if lines else 0
+
+
+def wait_for_step(process: subprocess.Popen, stage_dir: Path, step: int, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while last_step(stage_dir) < step:
+        assert process.poll() is None, f"it ended, with {process.returncode}, before step {step} of {stage_dir.name}"
+        assert time.monotonic() < deadline, f"no step {step} of {stage_dir.name} after {seconds} s"
+        time.sleep(0.02)
