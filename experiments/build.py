@@ -1,7 +1,5 @@
 """Experiment → objects → a finished run. Straight-line: read top to bottom."""
 
-import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -12,23 +10,22 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from agejax import metrics, specs
-from agejax.objectives import Identity
+from agejax import metrics
 from agejax.parameters import count
 from agejax.training import checkpoint, evaluate, loop
 from agejax.training.optim import make_optimizer
 from agejax.training.progress import Progress
-from agejax.training.sharding import check_batch_size, make_mesh, replicated
-from agejax.training.stages import Stage, check_labels, start_variables
+from agejax.training.sharding import make_mesh, replicated
+from agejax.training.stages import Stage, start_variables
 from agejax.training.state import new_state
 from agejax.training.step import make_train_step
 from data_pipelines import builders
-from data_pipelines.errors import UserError
 from data_pipelines.loaders import train_batches
 from data_pipelines.schema import LABELS
-from experiments.config import FREE_TO_CHANGE, Experiment
+from experiments.check import check_claim, check_stages, claim, describe, ensure_data, stages_to_run
+from experiments.config import Experiment
 from experiments.report import write_report
-from experiments.results import CONFIG, RESULTS, new_results, sentence, write_results
+from experiments.results import RESULTS, new_results, sentence, write_results
 
 
 def run(experiment: Experiment, argv: list[str]) -> int:
@@ -65,88 +62,6 @@ def run(experiment: Experiment, argv: list[str]) -> int:
     report(experiment, description, trained, results, mesh)
     print(sentence(workdir))
     return 0
-
-
-def check_claim(workdir: Path, experiment: Experiment) -> None:
-    """Raises UserError where the workdir holds a run with other settings that has made a step."""
-    path = workdir / CONFIG
-    if not path.exists() or not any(workdir.glob("*/metrics.jsonl")):
-        return
-    theirs, mine = (
-        {name: value for name, value in config.items() if name not in FREE_TO_CHANGE}
-        for config in (json.loads(path.read_text()), specs.encode(experiment))
-    )
-    if changed := differences(theirs, mine):
-        raise UserError(
-            f"{workdir} holds a run with another {', '.join(changed[:4])}: "
-            "choose another --workdir, or remove that folder"
-        )
-
-
-def claim(workdir: Path, experiment: Experiment) -> None:
-    """Makes the workdir this experiment's. Raises UserError where it cannot be written."""
-    partial = workdir / (CONFIG + ".partial")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(specs.encode(experiment), indent=2) + "\n")
-        partial.replace(workdir / CONFIG)
-    except OSError as error:
-        raise UserError(f"cannot write in {workdir}: {error.strerror}; name another --workdir") from None
-
-
-def differences(a, b, path: str = "") -> list[str]:
-    """Dotted names at which two encoded configs differ; a stage goes by its name."""
-    if isinstance(a, dict) and isinstance(b, dict) and a.get("type") == b.get("type"):
-        keys = sorted(a.keys() | b.keys())
-        return [name for key in keys for name in differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)]
-    if isinstance(a, list) and isinstance(b, list) and [stage["name"] for stage in a] == [stage["name"] for stage in b]:
-        return [name for one, other in zip(a, b) for name in differences(one, other, one["name"])]
-    return [] if a == b else [path]
-
-
-def ensure_data(experiment: Experiment) -> None:
-    """Drawn faces are prepared on first use; other sets must be there. Raises UserError with the command to type."""
-    names = {stage.data or experiment.data for stage in experiment.stages} | {experiment.data}
-    for name in sorted(names):
-        if name.split("/")[0] == "synthetic":
-            builders.prepare(name, experiment.data_dir)
-        builders.summary(name, experiment.data_dir)
-
-
-def stages_to_run(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict[str, str]]:
-    """The numbered stages that were asked for or were finished before, and why others are left out.
-
-    A pretraining on identities that no picture has is left out, aloud; other missing labels raise UserError.
-    """
-    stages, left_out = [], {}
-    for number, stage in enumerate(experiment.stages):
-        name, target, asked = stage.data or experiment.data, stage.objective.target, stage.name in experiment.only
-        if experiment.only and not asked and not checkpoint.read_card(experiment.folder / stage.name):
-            continue
-        share = builders.summary(name, experiment.data_dir)["labels"][target]
-        if share == 1:
-            stages.append((number, stage))
-        elif target == "identity" and share == 0 and not asked and len(experiment.stages) > 1:
-            left_out[stage.name] = f"{name} has no identities"
-            print(
-                f"{stage.name}: left out, as {name} has no identities; --{stage.name}.data=NAME pretrains on "
-                "another set, --init=CHECKPOINT starts from a trained trunk",
-                flush=True,
-            )
-        else:
-            raise UserError(f"stage {stage.name} trains on {target}, which {1 - share:.0%} of {name} lack")
-    return stages, left_out
-
-
-def check_stages(experiment: Experiment, stages: list[Stage], mesh: Mesh) -> None:
-    """Raises UserError for what a later stage, or the test, would stumble over after hours."""
-    wanted = [(experiment.data, experiment.test_split)] if experiment.stages[-1].objective.measures else []
-    for stage in stages:
-        check_batch_size(stage.batch_size, mesh)
-        splits = (stage.train_split, stage.objective.measures and stage.validation_split)
-        wanted += [(stage.data or experiment.data, split) for split in splits if split]
-    for name, split in wanted:
-        builders.open_split(name, experiment.data_dir, split)
 
 
 def run_stage(experiment: Experiment, number: int, stage: Stage, description, source, origin: str, mesh: Mesh):
@@ -189,28 +104,6 @@ def run_stage(experiment: Experiment, number: int, stage: Stage, description, so
     if selected == "latest":
         return description, state.variables
     return description, checkpoint.load_variables(folder, description, selected, mesh)
-
-
-def describe(experiment: Experiment, stage: Stage) -> checkpoint.Description:
-    """What the stage's weights will need to be used: the class count and the median label come from its data.
-
-    Raises UserError where a label of the train split lies outside the objective's grid.
-    """
-    objective, median = stage.objective, None
-    name = stage.data or experiment.data
-    if isinstance(objective, Identity):
-        objective = dataclasses.replace(
-            objective,
-            num_identities=objective.num_identities or builders.summary(name, experiment.data_dir)["num_identities"],
-        )
-    else:
-        examples = builders.open_split(name, experiment.data_dir, stage.train_split)
-        labels = np.array([examples[row][objective.target] for row in range(len(examples))], np.float32)
-        check_labels(stage, labels, examples)
-        median = float(np.nanmedian(labels))
-    return checkpoint.Description(
-        experiment.model, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median
-    )
 
 
 def open_training(experiment: Experiment, stage: Stage, examples, seed: int, start_step: int):

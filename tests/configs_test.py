@@ -12,7 +12,7 @@ from agejax.labels import AGE, SCUT
 from agejax.objectives import Identity
 from data_pipelines import builders
 from data_pipelines.errors import UserError
-from experiments.build import describe
+from experiments.check import describe
 from experiments.command_line import parse
 from experiments.configs import CONFIGS
 from experiments.run import main

@@ -22,7 +22,7 @@ from agejax.__main__ import main as agejax_main
 from agejax.objectives import OBJECTIVES, ExpectationRegression
 from agejax.training.optim import OPTIMIZERS, SCHEDULES
 from data_pipelines import builders
-from experiments.build import check_claim
+from experiments.check import check_claim
 from experiments.command_line import parse
 from experiments.run import main
 
@@ -70,8 +70,9 @@ def test_results_hold_the_numbers_and_what_was_run(tiny_run, drawn_data):
         split: np.array([record["age"] for record in builders.open_split("synthetic", drawn_data, split)])
         for split in ("train", "test")
     }
-    blind = np.abs(ages["test"] - np.median(ages["train"])).mean()
-    assert results["median_baseline_mae"] == pytest.approx(blind, rel=1e-6)
+    median = np.median(ages["train"])
+    assert results["median_baseline_mae"] == pytest.approx(np.abs(ages["test"] - median).mean(), rel=1e-6)
+    assert read_json(tiny_run.folder / "finetune/stage.json")["description"]["median_label"] == pytest.approx(median)
     assert results["test"]["n"] == len(ages["test"]) == 8
     assert results["versions"]["jax"] == jax.__version__
     assert (results["device"], results["devices"]) == (jax.devices()[0].device_kind, jax.device_count())
@@ -87,8 +88,10 @@ def test_predictions_are_one_row_a_test_face_and_give_the_mae(tiny_run, drawn_da
     assert [row["id"] for row in rows] == [face["id"] for face in faces]
     for column in ("age", "sigma"):
         np.testing.assert_allclose([float(row[column]) for row in rows], [face[column] for face in faces], rtol=1e-6)
-    error = np.mean([abs(float(row["predicted"]) - float(row["age"])) for row in rows])
-    assert read_json(tiny_run.folder / "results.json")["test"]["mae"] == pytest.approx(error, rel=1e-6)
+    error = np.array([float(row["predicted"]) - float(row["age"]) for row in rows])
+    test = read_json(tiny_run.folder / "results.json")["test"]
+    assert test["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-6)
+    assert test["rmse"] == pytest.approx(np.sqrt(np.square(error).mean()), rel=1e-6)
 
 
 def test_report_is_one_file_and_shows_the_result(tiny_run):
@@ -255,18 +258,24 @@ def test_a_training_that_diverges_names_the_step(capsys, drawn_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_says_so_and_the_same_command_goes_on(drawn_data, tmp_path):
-    batch, stage = "--finetune.batch_size=8", tmp_path / "run/finetune"
-    words = tiny.words(drawn_data, tmp_path / "run", "--stages=finetune", batch, "--finetune.epochs=20")  # 120 steps
-    process = tiny.start(words, tmp_path / "log")
-    tiny.wait_for_step(process, stage, 20)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+@pytest.mark.parametrize("send, number, workers", [(os.kill, signal.SIGTERM, 0), (os.killpg, signal.SIGINT, 2)])
+def test_a_signal_saves_says_so_and_the_same_command_goes_on(drawn_data, tmp_path, send, number, workers):
+    """SIGTERM as a scheduler sends it, Ctrl-C as a terminal does, to the workers too."""
+    stage, length = (
+        tmp_path / "run/finetune",
+        ("--finetune.batch_size=8", "--finetune.epochs=20", "--validate_epochs=20"),
+    )
+    words = tiny.words(drawn_data, tmp_path / "run", "--stages=finetune", *length, f"--loader.workers={workers}")
+    with tiny.started(words, tmp_path / "log") as process:
+        tiny.wait_for_step(process, stage, 20)
+        send(process.pid, number)
+        assert process.wait(60) == 128 + number
     stopped = re.search(
         r"stopped by a signal, saved at step (\d+) of 120; the same command", (tmp_path / "log").read_text()
     )
     assert stopped and 20 <= int(stopped[1]) < 120
-    assert tiny.start(words, tmp_path / "log").wait(240) == 0
+    with tiny.started(words, tmp_path / "log") as process:
+        assert process.wait(240) == 0
     log = (tmp_path / "log").read_text()
     assert f"finetune: goes on at step {stopped[1]} of 120" in log and "Traceback" not in log
     assert read_json(stage / "stage.json")["steps"] == 120

@@ -1,6 +1,8 @@
 """The smallest run that goes through every part: 64 drawn faces of 32 px, and a network of 15,000 parameters."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,13 +23,20 @@ def words(data_dir: Path, workdir: Path, *more: str) -> list[str]:
     return [CONFIG, *NETWORK, f"--data_dir={data_dir}", f"--workdir={workdir}", *more]
 
 
-def start(words: list[str], log: Path) -> subprocess.Popen:
-    """A run on one device, in a process group of its own so that its workers can be killed and counted with it."""
+@contextlib.contextmanager
+def started(words: list[str], log: Path):
+    """A run on one device as a process, in a group of its own with its workers; what is left of them ends with this."""
     with log.open("a") as file:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, ROOT / "experiments/run.py", *words], stdout=file, stderr=file, start_new_session=True,
             env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
         )  # fmt: skip
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def last_step(stage_dir: Path) -> int:

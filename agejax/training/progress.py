@@ -89,4 +89,6 @@ def _forget_after(path: Path, step: int) -> None:
             kept += [line] if json.loads(line)["step"] <= step else []
         except json.JSONDecodeError:
             break
-    path.write_text("".join(line + "\n" for line in kept))
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(line + "\n" for line in kept))
+    partial.replace(path)
