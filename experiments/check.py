@@ -8,7 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from agejax import specs
+from agejax.models.network import variable_shapes
 from agejax.objectives import Identity
+from agejax.parameters import trainable_mask
 from agejax.training import checkpoint
 from agejax.training.sharding import check_batch_size
 from agejax.training.stages import Stage, check_labels
@@ -103,7 +105,7 @@ def check_stages(experiment: Experiment, stages: list[Stage], mesh: Mesh) -> Non
 def describe(experiment: Experiment, stage: Stage) -> checkpoint.Description:
     """What the stage's weights will need to be used: the class count and the median label come from its data.
 
-    Raises UserError where a label of the train split lies outside the objective's grid.
+    Raises UserError where a label of the train split lies outside the objective's grid, or nothing would be trained.
     """
     objective, median = stage.objective, None
     name = stage.data or experiment.data
@@ -117,6 +119,8 @@ def describe(experiment: Experiment, stage: Stage) -> checkpoint.Description:
         labels = np.array([examples[row][objective.target] for row in range(len(examples))], np.float32)
         check_labels(stage, labels, examples)
         median = float(np.nanmedian(labels))
-    return checkpoint.Description(
+    description = checkpoint.Description(
         experiment.model, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median
     )
+    trainable_mask(variable_shapes(description.network(), experiment.image_size)["params"], stage.trainable)
+    return description

@@ -19,6 +19,7 @@ import tiny
 from drawn import Squares
 
 from agejax.__main__ import main as agejax_main
+from agejax.labels import SCUT
 from agejax.objectives import OBJECTIVES, ExpectationRegression
 from agejax.training.optim import OPTIMIZERS, SCHEDULES
 from data_pipelines import builders
@@ -208,6 +209,7 @@ def test_what_the_later_stages_cannot_do_is_told_before_the_first_trains(capsys,
     told = refused(capsys, *words, "--finetune.batch_size=6")
     assert f"batch_size 6 cannot be split over {jax.device_count()} devices" in told
     assert "synthetic has no split 'valid': it has" in refused(capsys, *words, "--finetune.validation_split=valid")
+    assert "trainable='hed' matches no parameter" in refused(capsys, *words, "--finetune.trainable=hed")
     assert "synthetic has no split 'tests': it has" in refused(capsys, *words, "--test_split=tests")
     assert not (tmp_path / "run").exists()
 
@@ -261,11 +263,9 @@ def test_a_training_that_diverges_names_the_step(capsys, drawn_data, tmp_path):
 @pytest.mark.parametrize("send, number, workers", [(os.kill, signal.SIGTERM, 0), (os.killpg, signal.SIGINT, 2)])
 def test_a_signal_saves_says_so_and_the_same_command_goes_on(drawn_data, tmp_path, send, number, workers):
     """SIGTERM as a scheduler sends it, Ctrl-C as a terminal does, to the workers too."""
-    stage, length = (
-        tmp_path / "run/finetune",
-        ("--finetune.batch_size=8", "--finetune.epochs=20", "--validate_epochs=20"),
-    )
-    words = tiny.words(drawn_data, tmp_path / "run", "--stages=finetune", *length, f"--loader.workers={workers}")
+    stage, length = tmp_path / "run/finetune", ("--finetune.epochs=20", "--validate_epochs=20")  # 120 steps
+    more = ("--stages=finetune", "--finetune.batch_size=8", *length, f"--loader.workers={workers}")
+    words = tiny.words(drawn_data, tmp_path / "run", *more)
     with tiny.started(words, tmp_path / "log") as process:
         tiny.wait_for_step(process, stage, 20)
         send(process.pid, number)
@@ -335,6 +335,11 @@ def test_objective_is_chosen_by_class_and_then_set_by_field():
     assert parse(chosen) == parse([tiny.CONFIG, "--finetune.objective", "ExpectationRegression"]) == expected
     finer = parse([*chosen, "--finetune.objective.grid.step=0.5"])
     assert finer == changed(expected, "finetune.objective.grid.step", 0.5)
+
+
+def test_another_objective_keeps_the_label_and_the_grid_of_the_config():
+    stage = parse(["--config=att_thin", "--finetune.objective=ExpectationRegression"]).stages[-1]
+    assert stage.objective == ExpectationRegression(grid=SCUT, target="attractiveness")
 
 
 def test_optional_fields_take_none_and_stages_a_list():

@@ -1,6 +1,7 @@
 """From weights to saved predictions, and from those to numbers. Every example counts once, padding never."""
 
 import csv
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -42,6 +43,8 @@ def predictor(
     """variables → Predictions on one split; compiled once, for validation epoch after epoch."""
     predict_step = make_predict_step(description.network(), description.objective, mesh)
     batch_size = math.ceil(min(batch_size, len(examples)) / mesh.size) * mesh.size
+    # threads, not processes: a validation split is read in less time than processes take to start, epoch after epoch
+    loader = dataclasses.replace(loader, workers=0, threads=max(loader.threads, loader.workers))
 
     def predict(variables):
         batches = eval_batches(

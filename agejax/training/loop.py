@@ -71,6 +71,7 @@ def train(
     def save(step, state):
         tally["seconds"] = spent_before + time.monotonic() - begun
         tally["next_example"] = step * plan.batch_size
+        tally.update(speed.measured())
         checkpoints.save(step, state, tally)
 
     def look(step, state):
@@ -89,9 +90,9 @@ def train(
             if waiting:  # the step before: its numbers are ready while this one runs
                 window.add(*waiting)
             waiting = (step, metrics)
-            last = step == plan.steps
+            last, stopping = step == plan.steps, stop.number  # read once: it may change between the lines below
             validates = validate is not None and (last or step % plan.validate_every == 0)
-            saves = last or step % plan.checkpoint_every == 0 or stop.number
+            saves = last or step % plan.checkpoint_every == 0 or stopping
             if saves or validates or step % LOG_STEPS == 0 or step == start + 1:
                 window.add(*waiting)
                 waiting = None
@@ -104,15 +105,13 @@ def train(
                 speed.pause()
             if saves:
                 save(step, state)
-            if stop.number:
+            if stopping:
                 checkpoints.latest.wait_until_finished()
-                raise Interrupted(
-                    f"{plan.name}: stopped by a signal, saved at step {step} of {plan.steps}", stop.number
-                )
+                raise Interrupted(f"{plan.name}: stopped by a signal, saved at step {step} of {plan.steps}", stopping)
     return state, {
         "steps": plan.steps,
         "epochs": plan.steps / plan.steps_per_epoch,
-        "images_per_second": round(speed.images_per_second, 1),
+        "images_per_second": (tally | speed.measured()).get("images_per_second"),
         "wall_seconds": round(spent_before + time.monotonic() - begun, 1),
         "best": tally["best"],
     }

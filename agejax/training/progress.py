@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, stage_dir: Path, name: str, steps: int, steps_per_epoch: float, start: int):
         self.name, self.steps, self.steps_per_epoch = name, steps, steps_per_epoch
-        self.start, self.began, self.last_line = start, time.monotonic(), 0.0
+        self.began, self.last_line = None, 0.0  # (step, seconds) once the step is compiled
         self.lines = stage_dir / "metrics.jsonl"
         _forget_after(self.lines, start)
         self.curves = SummaryWriter(str(stage_dir / "tensorboard"), purge_step=start + 1)
@@ -57,8 +57,14 @@ class Progress:
         now = time.monotonic()
         if now - self.last_line >= PLAIN_SECONDS or step == self.steps:
             self.last_line = now
-            left = (now - self.began) / max(step - self.start, 1) * (self.steps - step)
-            print(f"{self.name}: {text}{self.validation} · {_clock(left)} left", flush=True)
+            print(f"{self.name}: {text}{self.validation}{self._left(step, now)}", flush=True)
+
+    def _left(self, step: int, now: float) -> str:
+        if self.began is None:
+            self.began = (step, now)
+            return ""
+        first, then = self.began
+        return f" · {_clock((now - then) / (step - first) * (self.steps - step))} left"
 
 
 def _bar() -> rich.progress.Progress:
