@@ -16,7 +16,8 @@ class Progress:
 
     def __init__(self, stage_dir: Path, name: str, steps: int, steps_per_epoch: float, start: int):
         self.name, self.steps, self.steps_per_epoch = name, steps, steps_per_epoch
-        self.began, self.last_line = None, 0.0  # (step, seconds) once the step is compiled
+        self.start, self.last_line = start, 0.0
+        self.began = None  # (step, seconds) once the step is compiled
         self.lines = stage_dir / "metrics.jsonl"
         _forget_after(self.lines, start)
         self.curves = SummaryWriter(str(stage_dir / "tensorboard"), purge_step=start + 1)
