@@ -38,23 +38,23 @@ def _dldl_v2(name: str, compression: float, score: dict, data: str, recipe: str)
     """The paper's schedule; on drawn faces one that a laptop finishes in minutes."""
     from agejax.models.vgg import VGG
     from agejax.objectives import Identity, JointLabelDistribution, LabelDistribution
-    from agejax.training.optim import Adam, StepDecay
+    from agejax.training.optim import Adam, OneCycle, StepDecay
     from agejax.training.stages import Stage
     from data_pipelines.plans import Augmentation
     from experiments.config import Experiment
 
     drawn, official = data.split("/")[0] == "synthetic", recipe == "official"
-    adam = Adam(eps=1e-7, form="torch7") if official else Adam()
+    form = {"eps": 1e-7, "form": "torch7"} if official else {}
     # the authors fine-tuned from epoch 60 of the wide face network and from epoch 45 of the narrow one
-    faces_epochs = 60 if compression == 0.5 else 45
-    pretrain_epochs, epochs, decay = (2, 10, StepDecay(every=7)) if drawn else (faces_epochs, 60, StepDecay(every=30))
+    face_epochs, epochs = (2, 13) if drawn else (60 if compression == 0.5 else 45, 60)
     common = {
-        "optimizer": adam,
+        "optimizer": Adam(2e-3 if drawn else 1e-3, **form),
+        "schedule": OneCycle() if drawn else StepDecay(0.1, every=30),
         "augmentation": Augmentation(resize="torch7" if official else "antialias"),
         "batch_size": 64 if drawn else 128,
     }
-    finetune = {"epochs": epochs, "schedule": decay} | common
-    pretrain = Stage("pretrain", Identity(), epochs=pretrain_epochs, schedule=decay, validation_split="", **common)
+    finetune = {"epochs": epochs} | common
+    pretrain = Stage("pretrain", Identity(), epochs=face_epochs, validation_split="", **common)
     if official:
         stages = (
             pretrain,
