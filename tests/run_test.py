@@ -30,6 +30,12 @@ from experiments.run import main
 KINDS = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Not in the checkout, where a demo may have left its data and its run."""
+    monkeypatch.chdir(tmp_path)
+
+
 def read_json(path: Path):
     return json.loads(path.read_text())
 
