@@ -11,6 +11,9 @@ def dldl_v2_thin(data: str = "synthetic", recipe: str = "paper"):
     """ThinAgeNet (3.7 M parameters): identity pretraining, then joint label distribution learning.
 
     python experiments/run.py --config=dldl_v2_thin
+
+    Drawn faces (48 px, 2 + 13 epochs, seed 0) on 2 CPU cores: 5 min 35 s, test MAE 3.62 [3.34, 3.94] years on 368 faces.
+    Paper, ChaLearn15 / ChaLearn16 / Morph: 3.135 / 3.452 / 1.969; ours not run: data sets not at hand.
     """
     return _dldl_v2("dldl_v2_thin", 0.5, YEARS, data, recipe)
 
@@ -19,6 +22,8 @@ def dldl_v2_tiny(data: str = "synthetic", recipe: str = "paper"):
     """TinyAgeNet (0.9 M parameters): as dldl_v2_thin at a quarter of VGG-16's channels.
 
     python experiments/run.py --config=dldl_v2_tiny
+
+    Paper, ChaLearn15 / ChaLearn16 / Morph: 3.427 / 3.765 / 2.291; ours not run: data sets not at hand.
     """
     return _dldl_v2("dldl_v2_tiny", 0.25, YEARS, data, recipe)
 
@@ -27,6 +32,8 @@ def att_thin(data: str = "synthetic", recipe: str = "paper"):
     """ThinAttNet (3.7 M parameters): as dldl_v2_thin for attractiveness, 1 to 5 points by 0.1 as in SCUT-FBP.
 
     python experiments/run.py --config=att_thin
+
+    Paper, SCUT-FBP: MAE 0.212, RMSE 0.273, Pearson 0.930; ours not run: data set not at hand.
     """
     from agejax.labels import SCUT
 
