@@ -34,6 +34,9 @@ from agejax.labels import (
 from data_pipelines.errors import UserError
 
 
+KL_SCALES = {"batch_mean": lambda grid: 1.0, "mean_elements": lambda grid: 1 / grid.size}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Expectation:
     """What objectives share whose head is a distribution over a grid, and whose answer is its expectation."""
@@ -70,23 +73,27 @@ class JointLabelDistribution(Expectation):
         logits_BxK, label_B, mask_B = _unpadded(logits_BxK, batch, self.grid)
         kl_B = _kl(logits_BxK, label_B, batch["sigma"], mask_B, self)
         error_B = losses.absolute_error(logits_BxK, label_B, self.grid)
-        scale = 1 / self.grid.size if self.kl_reduction == "mean_elements" else 1.0
-        loss_B = scale * kl_B + self.lambda_ * error_B
+        loss_B = KL_SCALES[self.kl_reduction](self.grid) * kl_B + self.lambda_ * error_B
         return _masked(mask_B, loss_B, kl=kl_B, absolute_error=error_B)
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelDistribution(Expectation):
-    """KL to the label distribution alone: DLDL, which is DLDL-v2 with λ = 0."""
+    """KL to the label distribution alone: DLDL, which is DLDL-v2 with λ = 0; the first stage of the authors' code.
+
+    kl_reduction="mean_elements" divides it by K, as that code does: its Adam compares gradients with an eps.
+    """
 
     default_sigma: float = 2.0  # in the grid's units, where the data has no σ
+    kl_reduction: Literal["batch_mean", "mean_elements"] = "batch_mean"
     normalise: bool = True  # False: Eq. 1 as printed
 
     def loss(self, logits_BxK, batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits_BxK, label_B, mask_B = _unpadded(logits_BxK, batch, self.grid)
         kl_B = _kl(logits_BxK, label_B, batch["sigma"], mask_B, self)
         error_B = losses.absolute_error(logits_BxK, label_B, self.grid)
-        return _masked(mask_B, kl_B, kl=kl_B, absolute_error=error_B)
+        loss_B = KL_SCALES[self.kl_reduction](self.grid) * kl_B
+        return _masked(mask_B, loss_B, kl=kl_B, absolute_error=error_B)
 
 
 @dataclasses.dataclass(frozen=True)

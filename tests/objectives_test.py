@@ -86,6 +86,8 @@ def test_joint_is_the_sum_of_its_parts():
     kl_B, _ = LabelDistribution(grid=FIVE).loss(logits_BxK, rows)
     error_B, _ = ExpectationRegression(grid=FIVE).loss(logits_BxK, rows)
     np.testing.assert_allclose(joint_B, kl_B + 0.25 * error_B, rtol=1e-6)
+    scaled_B, _ = LabelDistribution(kl_reduction="mean_elements", grid=FIVE).loss(logits_BxK, rows)
+    np.testing.assert_allclose(scaled_B, kl_B / 5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("cls", [JointLabelDistribution, LabelDistribution])

@@ -314,6 +314,7 @@ def test_official_recipe_is_the_authors_code():
     assert type(pretrain.objective).__name__ == "Identity" and type(kl.objective).__name__ == "LabelDistribution"
     assert type(joint.objective).__name__ == "JointLabelDistribution"
     assert (joint.objective.kl_reduction, joint.objective.lambda_) == ("mean_elements", 1)
+    assert kl.objective.kl_reduction == "mean_elements"
     assert kl.objective.normalise and joint.objective.normalise
     assert (pretrain.take, kl.take, joint.take) == ("trunk", "trunk", "all")
     assert (kl.reset_head_bias, joint.reset_head_bias) == (False, True)

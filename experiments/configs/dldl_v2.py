@@ -65,7 +65,7 @@ def _dldl_v2(name: str, compression: float, score: dict, data: str, recipe: str)
     if official:
         stages = (
             pretrain,
-            Stage("kl", LabelDistribution(**score), **finetune),
+            Stage("kl", LabelDistribution(kl_reduction="mean_elements", **score), **finetune),
             Stage(
                 "joint",
                 JointLabelDistribution(kl_reduction="mean_elements", **score),
