@@ -6,6 +6,8 @@ def aaf_tiny(data: str = "aaf"):
 
     python experiments/prepare.py --data=aaf --raw=DIR
     python experiments/run.py --config=aaf_tiny
+
+    9,409 photographs, seed 0, on 2 CPU cores: 15 min, test MAE 5.74 [5.35, 6.13] years on 562 photographs.
     """
     from agejax.models.vgg import VGG
     from agejax.objectives import JointLabelDistribution
