@@ -33,7 +33,6 @@ from agejax.labels import (
 )
 from data_pipelines.errors import UserError
 
-
 KL_SCALES = {"batch_mean": lambda grid: 1.0, "mean_elements": lambda grid: 1 / grid.size}
 
 
