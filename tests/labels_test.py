@@ -227,7 +227,7 @@ def test_survival_approaches_the_ranking_encoding(x64, sigma, largest):
 
 @pytest.mark.parametrize(
     ("label", "sigma", "expected"),
-    [  # methods: ranking as label distribution, 1 - c of Eq. 2 at l = 48 … 52, numpy float64
+    [  # DLDL-v2, 1 - c of Eq. 2 at l = 48 … 52, computed in numpy float64
         (50.0, 2.0, [0.8413447461, 0.6914624613, 0.5, 0.3085375387, 0.1586552539]),
         (50.0, 0.5, [0.9999683288, 0.9772498681, 0.5, 0.02275013195, 3.167124183e-5]),
         (50.3, 2.0, [0.8749280644, 0.7421538892, 0.5596176924, 0.3631693488, 0.1976625431]),

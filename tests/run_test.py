@@ -307,7 +307,7 @@ def test_help_of_a_config_shows_its_fields(capsys):
 
 
 def test_official_recipe_is_the_authors_code():
-    """methods: DLDL-v2's released code: KL alone for 60 epochs, then both losses for 60, each at a fresh 1e-3."""
+    """DLDL-v2's released code: KL alone for 60 epochs, then both losses for 60, each at a fresh 1e-3."""
     experiment = parse([tiny.CONFIG, "--recipe=official", "--data=aaf"])
     pretrain, kl, joint = experiment.stages
     assert [stage.name for stage in experiment.stages] == ["pretrain", "kl", "joint"]
