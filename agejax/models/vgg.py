@@ -48,7 +48,7 @@ class VGGTrunk(nn.Module):
 
     @nn.compact
     def __call__(self, image_BxHxWx3: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        x = image_BxHxWx3.astype(self.dtype)
+        x = image_BxHxWx3
         for stage, (channels, convolutions) in enumerate(BLOCKS, 1):
             x = max_pool(x) if stage > 1 else x
             for i in range(convolutions):
