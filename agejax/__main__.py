@@ -59,8 +59,7 @@ def evaluate(words: argparse.Namespace) -> int:
     for file in filter(None, (words.json, words.predictions)):
         file.parent.mkdir(parents=True, exist_ok=True)
     if words.predictions:
-        ids = [examples[int(row)]["id"] for row in predictions.index]
-        evaluate.write_predictions(words.predictions, ids, predictions, numbers["target"])
+        evaluate.write_predictions(words.predictions, examples, predictions, numbers["target"])
     if words.json:
         words.json.write_text(json.dumps(numbers, indent=2) + "\n")
     print(evaluate.sentence(numbers))

@@ -83,3 +83,8 @@ def validate(row: dict) -> None:
         raise RecordError(f"{row['id']}: landmarks must be five finite points, or none at all")
     if not row["image"]:
         raise RecordError(f"{row['id']}: image is empty")
+
+
+def is_drawn(data: str) -> bool:
+    """Whether the data set of that name, as `synthetic/mugshot`, holds drawn faces and not photographs."""
+    return data.split("/")[0] == "synthetic"

@@ -41,11 +41,14 @@ def run(experiment: Experiment, argv: list[str]) -> int:
     trained = checkpoint.load_trained(experiment.init, mesh)[1] if experiment.init else None
     origin = str(experiment.init)
     check_stages(experiment, [stage for _, stage in stages], mesh)
-    descriptions = {stage.name: describe(experiment, stage) for _, stage in stages}
+    # reads every label, so only for what is still to be trained; a finished stage has its own on disk
+    to_train = [stage for _, stage in stages if not checkpoint.read_card(workdir / stage.name)]
+    descriptions = {stage.name: describe(experiment, stage) for stage in to_train}
     claim(workdir, experiment)
     try:
         for number, stage in stages:
-            description, trained = run_stage(experiment, number, stage, descriptions[stage.name], trained, origin, mesh)
+            described = descriptions.get(stage.name)
+            description, trained = run_stage(experiment, number, stage, described, trained, origin, mesh)
             origin = str(workdir / stage.name)
     except loop.Interrupted as stop:
         print(f"{stop}; the same command goes on from there", flush=True)
@@ -57,8 +60,7 @@ def run(experiment: Experiment, argv: list[str]) -> int:
         print(f"finished {', '.join(experiment.only)}; the same command without --stages goes on to the end")
         return 0
     results = new_results(experiment, argv) | {"left_out": left_out}
-    done = [stage.name for _, stage in stages if checkpoint.read_card(workdir / stage.name)]
-    results["stages"] = {name: summary_of(workdir / name) for name in done}
+    results["stages"] = {stage.name: summary_of(workdir / stage.name) for _, stage in stages}
     report(experiment, description, trained, results, mesh)
     print(sentence(workdir))
     return 0
@@ -148,9 +150,8 @@ def report(experiment: Experiment, description, variables: dict, results: dict, 
     examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
     size, loader = experiment.eval_batch_size, experiment.loader
     predictions = evaluate.predict_split(description, variables, examples, mesh, batch_size=size, loader=loader)
-    ids = [examples[int(row)]["id"] for row in predictions.index]
     test = evaluate.measure(predictions, description)
-    evaluate.write_predictions(workdir / "predictions.csv", ids, predictions, test["target"])
+    evaluate.write_predictions(workdir / "predictions.csv", examples, predictions, test["target"])
     results["median_baseline_mae"] = test.pop("median_baseline_mae")
     where = {"data": experiment.data, "split": experiment.test_split}
     results["test"] = where | {"seconds": round(time.monotonic() - began, 1)} | test

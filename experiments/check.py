@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from agejax import specs
+from agejax.files import write_whole
 from agejax.models.network import variable_shapes
 from agejax.objectives import Identity
 from agejax.parameters import trainable_mask
@@ -16,18 +17,20 @@ from agejax.training.sharding import check_batch_size
 from agejax.training.stages import Stage, check_labels
 from data_pipelines import builders
 from data_pipelines.errors import UserError
+from data_pipelines.schema import is_drawn
 from experiments.config import FREE_TO_CHANGE, Experiment
 from experiments.results import CONFIG
+from experiments.saved import read_json
 
 
 def check_claim(workdir: Path, experiment: Experiment) -> None:
     """Raises UserError where the workdir holds a run with other settings that has made a step."""
-    path = workdir / CONFIG
-    if not path.exists() or not any(workdir.glob("*/metrics.jsonl")):
+    before = read_json(workdir / CONFIG)
+    if before is None or not any(workdir.glob("*/metrics.jsonl")):
         return
     theirs, mine = (
         {name: value for name, value in config.items() if name not in FREE_TO_CHANGE}
-        for config in (json.loads(path.read_text()), specs.encode(experiment))
+        for config in (before, specs.encode(experiment))
     )
     if changed := differences(theirs, mine):
         raise UserError(
@@ -38,11 +41,9 @@ def check_claim(workdir: Path, experiment: Experiment) -> None:
 
 def claim(workdir: Path, experiment: Experiment) -> None:
     """Makes the workdir this experiment's. Raises UserError where it cannot be written."""
-    partial = workdir / (CONFIG + ".partial")
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(specs.encode(experiment), indent=2) + "\n")
-        partial.replace(workdir / CONFIG)
+        write_whole(workdir / CONFIG, json.dumps(specs.encode(experiment), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write in {workdir}: {error.strerror}; name another --workdir") from None
 
@@ -61,7 +62,7 @@ def ensure_data(experiment: Experiment) -> None:
     """Drawn faces are prepared on first use; other sets must be there. Raises UserError with the command to type."""
     names = {stage.data or experiment.data for stage in experiment.stages} | {experiment.data}
     for name in sorted(names):
-        if name.split("/")[0] == "synthetic":
+        if is_drawn(name):
             builders.prepare(name, experiment.data_dir)
         builders.summary(name, experiment.data_dir)
 
@@ -122,5 +123,6 @@ def describe(experiment: Experiment, stage: Stage) -> checkpoint.Description:
     description = checkpoint.Description(
         experiment.model, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median
     )
-    trainable_mask(variable_shapes(description.network(), experiment.image_size)["params"], stage.trainable)
+    if stage.trainable:
+        trainable_mask(variable_shapes(description.network(), experiment.image_size)["params"], stage.trainable)
     return description

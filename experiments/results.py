@@ -10,8 +10,11 @@ from pathlib import Path
 import jax
 
 from agejax import specs
+from agejax.files import write_whole
 from agejax.training import evaluate
+from data_pipelines.schema import is_drawn
 from experiments.config import Experiment
+from experiments.saved import read_json
 
 CONFIG, RESULTS = "config.json", "results.json"
 VERSIONS = ("agejax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
@@ -24,7 +27,7 @@ def new_results(experiment: Experiment, argv: list[str]) -> dict:
         "name": experiment.name,
         "command": shlex.join(["python", "experiments/run.py", *argv]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "drawn": experiment.data.split("/")[0] == "synthetic",
+        "drawn": is_drawn(experiment.data),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in VERSIONS},
         "device": device.device_kind,
@@ -35,14 +38,12 @@ def new_results(experiment: Experiment, argv: list[str]) -> dict:
 
 def write_results(workdir: Path, results: dict) -> None:
     """Written whole or not at all: the file's presence means that the run is finished."""
-    partial = workdir / (RESULTS + ".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n")
-    partial.replace(workdir / RESULTS)
+    write_whole(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
 
 
 def sentence(workdir: Path) -> str:
     """`MAE 4.31 years [4.22, 4.40], n = 384 (synthetic test); …; report: runs/…/report.html`."""
-    results = json.loads((workdir / RESULTS).read_text())
+    results = read_json(workdir / RESULTS)
     if results["test"] is None:
         return f"The last stage trains identities, so there is no label to test; numbers: {workdir / RESULTS}"
     median = {"median_baseline_mae": results["median_baseline_mae"]}

@@ -1,9 +1,12 @@
 """A tiny in-memory set for tests that need examples and not a data set: grey squares whose brightness is the age."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import cv2
 import numpy as np
 
-from data_pipelines import schema
+from data_pipelines import builders, schema
 
 
 class Squares:
@@ -24,3 +27,14 @@ class Squares:
         encoded = cv2.imencode(".png", image)[1].tobytes()
         sigma = np.nan if row % 3 == 0 else 1 + row % 4
         return schema.record(f"square-{row}", encoded, age=age, sigma=sigma, identity=row % self.identities)
+
+
+def prepare_squares(folder: Path, squares: Squares, heads: str, cells: Callable[[int], str]) -> Path:
+    """The squares as a prepared `manifest` with the columns path,`heads`, `cells` of each row; its data_dir."""
+    lines = [f"path,{heads}"]
+    for row in range(len(squares)):
+        (folder / f"{row}.png").write_bytes(squares[row]["image"])
+        lines.append(f"{row}.png,{cells(row)}")
+    (folder / "list.csv").write_text("\n".join(lines) + "\n")
+    builders.prepare("manifest", folder / "data", raw=folder / "list.csv")
+    return folder / "data"

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from drawn import Squares
+from drawn import Squares, prepare_squares
 
 from agejax.__main__ import main
 from data_pipelines import builders
@@ -99,14 +99,8 @@ def test_a_mistake_is_one_line(evaluate, tiny_run, words, told):
 
 
 def test_a_data_set_without_the_label_is_refused(evaluate, tmp_path):
-    squares = Squares(6)
-    lines = ["path,age,identity"]
-    for row in range(len(squares)):
-        (tmp_path / f"{row}.png").write_bytes(squares[row]["image"])
-        lines.append(f"{row}.png,{'' if row else 20},{row}")
-    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
-    builders.prepare("manifest", tmp_path / "data", raw=tmp_path / "list.csv")
-    done = evaluate("--data=manifest", f"--data_dir={tmp_path / 'data'}", "--split=all")
+    data_dir = prepare_squares(tmp_path, Squares(6), "age,identity", lambda row: f"{'' if row else 20},{row}")
+    done = evaluate("--data=manifest", f"--data_dir={data_dir}", "--split=all")
     assert "5 of 6 examples have no age" in refused(done)
 
 

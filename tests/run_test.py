@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from drawn import Squares
+from drawn import Squares, prepare_squares
 
 from agejax.__main__ import main as agejax_main
 from agejax.labels import SCUT
@@ -231,14 +231,9 @@ def test_a_workdir_that_cannot_be_made_is_refused(capsys, tiny_run, tmp_path):
 
 def test_a_list_of_pictures_without_identities_trains_and_pretraining_is_left_out_aloud(capsys, tmp_path):
     squares = Squares(30)
-    lines = ["path,age"]
-    for row in range(len(squares)):
-        (tmp_path / f"{row}.png").write_bytes(squares[row]["image"])
-        lines.append(f"{row}.png,{squares[row]['age']:.1f}")
-    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
-    builders.prepare("manifest", tmp_path / "data", raw=tmp_path / "list.csv")
+    data_dir = prepare_squares(tmp_path, squares, "age", lambda row: f"{squares[row]['age']:.1f}")
     more = ("--data=manifest", "--finetune.validation_split=")
-    words = tiny.words(tmp_path / "data", tmp_path / "run", *tiny.FINETUNE, *more)
+    words = tiny.words(data_dir, tmp_path / "run", *tiny.FINETUNE, *more)
     assert "stage pretrain trains on identity, which 100% of manifest lack" in refused(
         capsys, *words, "--stages=pretrain"
     )

@@ -218,7 +218,7 @@ def test_padding_and_sharding_lose_no_example_and_prediction_is_the_mirror_mean(
 
 def test_predictions_csv_has_a_row_for_every_example(tmp_path):
     columns = (np.arange(2), *(np.array(x, np.float32) for x in ([3, 4], [np.nan, 1.5], [3.25, 5], [1, 2])))
-    evaluate.write_predictions(tmp_path / "p.csv", ["a", "b,c"], evaluate.Predictions(*columns), "age")
+    evaluate.write_predictions(tmp_path / "p.csv", [{"id": "a"}, {"id": "b,c"}], evaluate.Predictions(*columns), "age")
     text = (tmp_path / "p.csv").read_text()
     assert text == 'id,age,sigma,predicted,predicted_std\na,3,,3.25,1\n"b,c",4,1.5,5,2\n'
 
@@ -243,7 +243,7 @@ def test_numbers_say_what_was_predicted_and_in_which_unit(tmp_path, target, told
         in_years & numbers.keys() == in_years & numbers["intervals"].keys() == (in_years if target == "age" else set())
     )
     assert evaluate.sentence(numbers | {"data": "squares", "split": "test"}) == told
-    evaluate.write_predictions(tmp_path / "p.csv", ["a", "b"], predictions, numbers["target"])
+    evaluate.write_predictions(tmp_path / "p.csv", [{"id": "a"}, {"id": "b"}], predictions, numbers["target"])
     assert (tmp_path / "p.csv").read_text().splitlines()[0] == f"id,{target},sigma,predicted,predicted_std"
 
 

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from agejax import specs
+from agejax.files import write_whole
 from agejax.models.network import Network, make_network, variable_shapes
 from agejax.models.vgg import VGG
 from agejax.parameters import Tree
@@ -95,9 +96,7 @@ def _abstract(tree: Tree) -> Tree:
 def write_card(stage_dir: Path, description: Description, summary: dict) -> None:
     """Marks the stage as finished. Written whole or not at all."""
     card = {"description": specs.encode(description)} | summary
-    partial = stage_dir / (CARD + ".partial")
-    partial.write_text(json.dumps(card, indent=2) + "\n")
-    partial.replace(stage_dir / CARD)
+    write_whole(stage_dir / CARD, json.dumps(card, indent=2) + "\n")
 
 
 def read_card(stage_dir: Path) -> dict | None:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from agejax import metrics
+from agejax.files import write_whole
 from agejax.training.checkpoint import Description
 from agejax.training.sharding import to_devices
 from agejax.training.step import make_predict_step
@@ -93,18 +95,15 @@ def sentence(numbers: dict) -> str:
     )
 
 
-def write_predictions(path: Path, ids: list[str], predictions: Predictions, target: str) -> None:
+def write_predictions(path: Path, examples, predictions: Predictions, target: str) -> None:
     """CSV id,age,sigma,predicted,predicted_std, or attractiveness for age; an unknown σ is left empty.
 
-    Written whole or not at all.
+    `examples` is the split that was predicted: it names the rows. Written whole or not at all.
     """
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("id", target, "sigma", "predicted", "predicted_std"))
-        for row in range(len(predictions.index)):
-            sigma = predictions.sigma[row]
-            numbers = (predictions.label[row], sigma, predictions.value[row], predictions.spread[row])
-            texts = ["" if np.isnan(number) else f"{number:.9g}" for number in numbers]
-            writer.writerow((ids[int(predictions.index[row])], *texts))
-    partial.replace(path)
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(("id", target, "sigma", "predicted", "predicted_std"))
+    for index, *numbers in zip(*predictions):
+        texts = ["" if np.isnan(number) else f"{number:.9g}" for number in numbers]
+        writer.writerow((examples[int(index)]["id"], *texts))
+    write_whole(path, file.getvalue())

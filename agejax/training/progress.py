@@ -8,6 +8,8 @@ from pathlib import Path
 import rich.progress
 from tensorboardX import SummaryWriter
 
+from agejax.files import write_whole
+
 PLAIN_SECONDS = 20  # between lines where there is no terminal
 
 
@@ -96,6 +98,4 @@ def _forget_after(path: Path, step: int) -> None:
             kept += [line] if json.loads(line)["step"] <= step else []
         except json.JSONDecodeError:
             break
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(line + "\n" for line in kept))
-    partial.replace(path)
+    write_whole(path, "".join(line + "\n" for line in kept))

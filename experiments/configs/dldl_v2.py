@@ -48,9 +48,10 @@ def _dldl_v2(name: str, compression: float, score: dict, data: str, recipe: str)
     from agejax.training.optim import Adam, OneCycle, StepDecay
     from agejax.training.stages import Stage
     from data_pipelines.plans import Augmentation
+    from data_pipelines.schema import is_drawn
     from experiments.config import Experiment
 
-    drawn, official = data.split("/")[0] == "synthetic", recipe == "official"
+    drawn, official = is_drawn(data), recipe == "official"
     form = {"eps": 1e-7, "form": "torch7"} if official else {}
     # the authors fine-tuned from epoch 60 of the wide face network and from epoch 45 of the narrow one
     face_epochs, epochs = (2, 13) if drawn else (60 if compression == 0.5 else 45, 60)
