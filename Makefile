@@ -19,7 +19,7 @@ lint: .venv/installed
 # requirements.lock pins every package that was tested together; pyproject.toml holds the lower bounds.
 .venv/installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[test,faces]'
 	touch $@
 
 lock:

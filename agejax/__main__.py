@@ -1,4 +1,4 @@
-"""`python -m agejax evaluate`: use trained weights from the command line."""
+"""`python -m agejax evaluate | bench`: trained weights, and the speed of this machine, from the command line."""
 
 import argparse
 import json
@@ -32,6 +32,13 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--json", type=Path, help="write the numbers here")
     add.add_argument("--predictions", type=Path, help="write id,LABEL,sigma,predicted,predicted_std here")
     add.set_defaults(command=evaluate)
+    add = commands.add_parser("bench", help="measure the speed here, beside that of other tools", allow_abbrev=False)
+    add.add_argument("--only", help="some of: loader, detect (default: all), with commas between")
+    add.add_argument("--json", type=Path, help="write the rows here")
+    add.add_argument("--data", default="", help="prepared data set with photographs, as aaf (default: drawn faces)")
+    add.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of prepared data sets (default: data)")
+    add.add_argument("--seconds", type=float, default=10, help="of measuring for each figure (default: 10)")
+    add.set_defaults(command=bench)
     return parser
 
 
@@ -40,6 +47,7 @@ def evaluate(words: argparse.Namespace) -> int:
     from agejax.training import checkpoint, evaluate
     from agejax.training.sharding import make_mesh
     from data_pipelines import builders
+    from data_pipelines.align import unlike
 
     if words.batch_size < 1:
         raise UserError(f"batch_size must be above 0, got {words.batch_size}")
@@ -48,6 +56,10 @@ def evaluate(words: argparse.Namespace) -> int:
     if description.objective.measures is None:
         raise UserError(f"{words.checkpoint} was trained on identities: it gives no age; name a stage that does")
     examples = builders.open_split(words.data, words.data_dir, words.split)
+    recipe = builders.summary(words.data, words.data_dir)["recipe"]
+    if description.recipe and (difference := unlike(recipe, description.recipe)):
+        text = f"faces of {words.data} are cropped in another way than in training: {difference}"
+        print(f"warning: {text}", file=sys.stderr)
     predictions = evaluate.predict_split(description, variables, examples, mesh, batch_size=words.batch_size)
     numbers = evaluate.measure(predictions, description)
     numbers |= {
@@ -63,6 +75,18 @@ def evaluate(words: argparse.Namespace) -> int:
     if words.json:
         words.json.write_text(json.dumps(numbers, indent=2) + "\n")
     print(evaluate.sentence(numbers))
+    return 0
+
+
+def bench(words: argparse.Namespace) -> int:
+    """Prints a table of speeds beside those of the usual tools, measured in turn; writes its rows where asked."""
+    from agejax import bench
+
+    names = bench.BENCHES if words.only is None else [name.strip() for name in words.only.split(",")]
+    rows = bench.run(names, bench.Settings(words.data, words.data_dir, words.seconds))
+    bench.show(rows)
+    if words.json:
+        bench.write(rows, words.json)
     return 0
 
 

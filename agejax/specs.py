@@ -13,8 +13,9 @@ from agejax.models.network import BACKBONES
 from agejax.objectives import OBJECTIVES
 from data_pipelines.align import Alignment
 from data_pipelines.errors import UserError
+from data_pipelines.samplers import ORDERS, SELECTIONS
 
-TYPES = BACKBONES | OBJECTIVES | {cls.__name__: cls for cls in (LabelGrid, Alignment)}
+TYPES = BACKBONES | OBJECTIVES | SELECTIONS | ORDERS | {cls.__name__: cls for cls in (LabelGrid, Alignment)}
 
 
 def encode(value: Any) -> Any:
@@ -31,7 +32,7 @@ def decode(value: Any, origin: str) -> Any:
     """The inverse for the classes of TYPES. Raises UserError for a class or a field that this version does not know."""
     if isinstance(value, list):
         return tuple(decode(item, origin) for item in value)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or "type" not in value:
         return value
     fields = {name: decode(item, origin) for name, item in value.items() if name != "type"}
     name = value.get("type")

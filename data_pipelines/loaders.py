@@ -1,8 +1,8 @@
 """grain pipelines. A batch is a pure function of (seed, step): no state but the step, for any worker count.
 
-Position i of the endless stream is a row of the split (each epoch shuffled anew) and a random generator,
-both from (seed, i) alone. Batch b is positions b·B … (b+1)·B, across epochs, so no example is dropped;
-process p of n takes the p-th of n equal parts of every batch.
+Position i of the endless stream is a row of the split (samplers.py: each epoch shuffled anew, or classes balanced) and
+a random generator, both from (seed, i) alone. Batch b is positions b·B … (b+1)·B, across epochs, so no example is
+dropped; process p of n takes the p-th of n equal parts of every batch.
 """
 
 import multiprocessing
@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import cv2
 import grain
@@ -20,15 +19,17 @@ import numpy as np
 from absl import flags
 
 from data_pipelines import align, host, plans
+from data_pipelines.samplers import ClassBalanced, Shuffle, Source
 from data_pipelines.schema import LABELS
 
-
-class Source(Protocol):
-    """Records as in schema.py at random access; must be picklable where there are workers."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int) -> dict: ...
+KEYS = LABELS | {"identity": LABELS["age"]}  # target → what a batch's label and sigma hold; identities are in all
+COLUMNS = {  # of an example, after its image
+    "label": np.float32,
+    "sigma": np.float32,
+    "identity": np.int32,
+    "mask": np.float32,
+    "index": np.int64,
+}
 
 
 @dataclass(frozen=True)
@@ -88,19 +89,21 @@ def train_batches(
     augmentation: plans.Augmentation,
     alignment: align.Alignment,
     target: str = "age",
+    order: Shuffle | ClassBalanced = Shuffle(),
     loader: Loader = Loader(),
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
     """Endless batches as in schema.py's table, from batch start_step on; batch_size is that of all processes.
 
-    The union over the processes of batch b is the one-process batch b. Raises ValueError, from next() with
-    the record's id. Workers are spawned: the calling script then needs `if __name__ == "__main__"`.
+    target: age, attractiveness or identity; `order` makes its classes of it. The union over the processes of batch b
+    is the one-process batch b. Raises ValueError, from next() with the record's id. Workers are spawned: the calling
+    script then needs `if __name__ == "__main__"`.
     """
     if not len(source):
         raise ValueError("there are no examples to train on")
     load = partial(_train_example, source, image_size, augmentation, alignment, _label_keys(target))
-    stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat().random_map(load)
+    stream = order.stream(source, target, seed).random_map(load)
     return _batches(stream, batch_size, start_step, loader, process_index, process_count)
 
 
@@ -129,7 +132,7 @@ def _batches(stream, batch_size, start_step, loader, process_index, process_coun
     if batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} cannot be divided among {process_count} processes")
     cv2.setNumThreads(0)
-    mine = stream.batch(batch_size // process_count, drop_remainder=True)
+    mine = stream.batch(batch_size // process_count, drop_remainder=True, batch_fn=_as_batch)
     mine = mine[start_step * process_count + process_index :: process_count]
     buffer = max(loader.threads, loader.buffer)
     dataset = mine.to_iter_dataset(grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=buffer))
@@ -155,32 +158,32 @@ def _end_with_parent() -> None:
 
 
 def _label_keys(target: str) -> tuple[str, str]:
-    if target not in LABELS:
-        raise ValueError(f"target {target!r} is not one of {', '.join(LABELS)}")
-    return LABELS[target]
+    if target not in KEYS:
+        raise ValueError(f"target {target!r} is not one of {', '.join(KEYS)}")
+    return KEYS[target]
 
 
-def _train_example(source, size, augmentation, alignment, keys, row: int, rng: np.random.Generator) -> dict:
+def _train_example(source, size, augmentation, alignment, keys, row: int, rng: np.random.Generator) -> tuple:
     def make_plan(matrix):
         return plans.sample_plan(rng, matrix, size, augmentation)
 
     return _example(source, row, size, alignment, keys, make_plan, augmentation.resize)
 
 
-def _eval_example(source, size, alignment, keys, row: int) -> dict:
+def _eval_example(source, size, alignment, keys, row: int) -> tuple:
     if row >= len(source):
-        return _as_example(np.zeros((size, size, 3), np.uint8), 0, 0, -1, mask=0, row=-1)
+        return np.zeros((size, size, 3), np.uint8), 0, 0, -1, 0, -1
     return _example(source, row, size, alignment, keys, partial(plans.plain_plan, size=size))
 
 
-def _example(source, row, size, alignment, keys, make_plan, resize="antialias") -> dict:
+def _example(source, row, size, alignment, keys, make_plan, resize="antialias") -> tuple:
     record = source[row]
     try:
         image = _crop(record, size, alignment, make_plan, resize)
     except ValueError as error:  # only a plain ValueError survives the way from a worker
         raise ValueError(f"{record['id']}: {error}") from None
     label, sigma = (record[key] for key in keys)
-    return _as_example(image, label, sigma, record["identity"], mask=1, row=row)
+    return image, label, sigma, record["identity"], 1, row
 
 
 def _crop(record, size, alignment, make_plan, resize) -> np.ndarray:
@@ -193,12 +196,9 @@ def _crop(record, size, alignment, make_plan, resize) -> np.ndarray:
     return host.execute(image, plan, size, resize)
 
 
-def _as_example(image, label, sigma, identity, mask, row) -> dict:
-    return {
-        "image": image,
-        "label": np.float32(label),
-        "sigma": np.float32(sigma),
-        "identity": np.int32(identity),
-        "mask": np.float32(mask),
-        "index": np.int64(row),
+def _as_batch(examples: list[tuple]) -> dict[str, np.ndarray]:
+    """Column by column, because np.stack takes as long for a number as for a picture."""
+    images, *columns = zip(*examples)
+    return {"image": np.stack(images)} | {
+        key: np.array(values, dtype) for (key, dtype), values in zip(COLUMNS.items(), columns)
     }

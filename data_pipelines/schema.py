@@ -12,6 +12,8 @@ the five points. A label that the set does not have is NaN (identity: -1); a rec
 | attractiveness        | float32         | mean score on the set's own scale; NaN = not labelled                     |
 | attractiveness_sigma  | float32         | std of the scores; NaN = not known                                        |
 | identity              | int32           | subject, 0 … n-1 within the data set; -1 = not known                      |
+| gender                | str             | "female", "male"; "" = not known                                          |
+| ethnicity             | str             | the set's own word, as "Asian"; "" = not known                            |
 | landmarks             | float32 (5, 2)  | x, y in pixels of the upright image: eyes, nose tip, mouth corners,       |
 |                       |                 | image-left first; NaN = none, the whole image is the face                 |
 
@@ -30,7 +32,9 @@ import math
 import numpy as np
 
 LABELS = {"age": ("age", "sigma"), "attractiveness": ("attractiveness", "attractiveness_sigma")}
+SPLITS = ("train", "val", "test")  # the order in which a set is stored; 0, 1, 2 in columns of splits
 AGE_RANGE = (0.0, 100.0)  # years; the label grid of every age recipe
+GENDERS = ("", "female", "male")
 NO_LANDMARKS = np.full((5, 2), np.nan, np.float32)
 
 
@@ -47,6 +51,8 @@ def record(
     attractiveness=math.nan,
     attractiveness_sigma=math.nan,
     identity=-1,
+    gender="",
+    ethnicity="",
     landmarks=None,
 ) -> dict:
     """A validated record; what is left out is marked as not known. Raises RecordError."""
@@ -59,6 +65,8 @@ def record(
         "attractiveness": np.float32(attractiveness),
         "attractiveness_sigma": np.float32(attractiveness_sigma),
         "identity": np.int32(identity),
+        "gender": gender,
+        "ethnicity": ethnicity,
         "landmarks": points,
     }
     validate(row)
@@ -75,6 +83,8 @@ def validate(row: dict) -> None:
     for key in ("sigma", "attractiveness_sigma"):
         if row[key] < 0 or np.isinf(row[key]):
             raise RecordError(f"{row['id']}: {key} {row[key]:g} must be 0 or more")
+    if row["gender"] not in GENDERS:
+        raise RecordError(f"{row['id']}: gender {row['gender']!r} is not one of {', '.join(GENDERS[1:])}, or empty")
     points = row["landmarks"]
     if points.shape != (5, 2):
         raise RecordError(f"{row['id']}: landmarks have shape {points.shape}, expected (5, 2)")

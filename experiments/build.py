@@ -21,8 +21,7 @@ from agejax.training.state import new_state
 from agejax.training.step import make_train_step
 from data_pipelines import builders
 from data_pipelines.loaders import train_batches
-from data_pipelines.schema import LABELS
-from experiments.check import check_claim, check_stages, claim, describe, ensure_data, stages_to_run
+from experiments.check import check_claim, check_stages, chosen, claim, describe, doubts, ensure_data, stages_to_run
 from experiments.config import Experiment
 from experiments.report import write_report
 from experiments.results import RESULTS, new_results, sentence, write_results
@@ -38,9 +37,12 @@ def run(experiment: Experiment, argv: list[str]) -> int:
     mesh = make_mesh()
     ensure_data(experiment)
     stages, left_out = stages_to_run(experiment)
-    trained = checkpoint.load_trained(experiment.init, mesh)[1] if experiment.init else None
+    origin_description, trained = checkpoint.load_trained(experiment.init, mesh) if experiment.init else (None, None)
     origin = str(experiment.init)
     check_stages(experiment, [stage for _, stage in stages], mesh)
+    warnings = doubts(experiment, [stage for _, stage in stages], origin_description)
+    for text in warnings:
+        print(f"warning: {text}", flush=True)
     # reads every label, so only for what is still to be trained; a finished stage has its own on disk
     to_train = [stage for _, stage in stages if not checkpoint.read_card(workdir / stage.name)]
     descriptions = {stage.name: describe(experiment, stage) for stage in to_train}
@@ -59,7 +61,7 @@ def run(experiment: Experiment, argv: list[str]) -> int:
     if not checkpoint.read_card(workdir / experiment.stages[-1].name):
         print(f"finished {', '.join(experiment.only)}; the same command without --stages goes on to the end")
         return 0
-    results = new_results(experiment, argv) | {"left_out": left_out}
+    results = new_results(experiment, argv) | {"left_out": left_out, "warnings": warnings}
     results["stages"] = {stage.name: summary_of(workdir / stage.name) for _, stage in stages}
     report(experiment, description, trained, results, mesh)
     print(sentence(workdir))
@@ -73,13 +75,14 @@ def run_stage(experiment: Experiment, number: int, stage: Stage, description, so
         print(f"{stage.name}: finished before, skipped", flush=True)
         return checkpoint.load_trained(folder, mesh)
     folder.mkdir(parents=True, exist_ok=True)
-    examples = builders.open_split(description.data, experiment.data_dir, stage.train_split)
+    examples, how = chosen(experiment, stage)
     network = description.network(stage.trainable)
     steps, per_epoch = stage.steps(len(examples)), len(examples) / stage.batch_size
 
     seed = int(np.random.SeedSequence([experiment.seed, number]).generate_state(1)[0])
     variables, start = start_variables(network, experiment.image_size, seed, stage, source, origin)
-    print(f"{stage.name}: {len(examples):,} examples, {steps:,} steps of {stage.batch_size}; {start}", flush=True)
+    counted = f"{len(examples):,} examples" + (f" ({how})" if how else "")
+    print(f"{stage.name}: {counted}, {steps:,} steps of {stage.batch_size}; {start}", flush=True)
     optimizer = make_optimizer(stage.optimizer, stage.schedule, variables["params"], stage.trainable, steps, per_epoch)
     state = jax.device_put(new_state(variables, optimizer), replicated(mesh))
 
@@ -111,14 +114,10 @@ def run_stage(experiment: Experiment, number: int, stage: Stage, description, so
 def open_training(experiment: Experiment, stage: Stage, examples, seed: int, start_step: int):
     return train_batches(
         examples, batch_size=stage.batch_size, image_size=experiment.image_size, seed=seed, start_step=start_step,
-        augmentation=stage.augmentation, alignment=experiment.alignment, target=label_of(stage.objective),
-        loader=experiment.loader, process_index=jax.process_index(), process_count=jax.process_count(),
+        augmentation=stage.augmentation, alignment=experiment.alignment, target=stage.objective.target,
+        order=stage.order, loader=experiment.loader,
+        process_index=jax.process_index(), process_count=jax.process_count(),
     )  # fmt: skip
-
-
-def label_of(objective) -> str:
-    """The label column that batches carry; identities travel in every batch."""
-    return objective.target if objective.target in LABELS else "age"
 
 
 def make_validation(experiment: Experiment, stage: Stage, description, mesh: Mesh) -> Callable[[dict], dict] | None:

@@ -1,6 +1,7 @@
 """What is settled before the first step: whose the workdir is, which stages run, whether data and labels fit them."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from agejax.training import checkpoint
 from agejax.training.sharding import check_batch_size
 from agejax.training.stages import Stage, check_labels
 from data_pipelines import builders
-from data_pipelines.errors import UserError
+from data_pipelines.align import unlike
+from data_pipelines.errors import DataError, UserError
+from data_pipelines.samplers import Source, Subset
 from data_pipelines.schema import is_drawn
 from experiments.config import FREE_TO_CHANGE, Experiment
 from experiments.results import CONFIG
@@ -92,6 +95,29 @@ def stages_to_run(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict
     return stages, left_out
 
 
+def doubts(experiment: Experiment, stages: list[Stage], init: checkpoint.Description | None) -> list[str]:
+    """What a reader of the run's number should know before it is made: splits that share faces, mixed recipes."""
+    names = [stage.data or experiment.data for stage in stages] + [experiment.data]
+    summaries = {name: builders.summary(name, experiment.data_dir) for name in names}
+    found = [text for name, summary in summaries.items() if (text := shared_faces(name, summary))]
+    recipes = [(f"the weights of {experiment.init}", init.recipe)] if init and init.recipe else []
+    recipes += [(name, summaries[name]["recipe"]) for name in dict.fromkeys(names)]
+    for (before, one), (after, other) in itertools.pairwise(recipes):
+        if difference := unlike(other, one):
+            found.append(f"faces of {after} are cropped in another way than those of {before}: {difference}")
+    return found
+
+
+def shared_faces(name: str, summary: dict) -> str:
+    """What the data set's splits, or its protocol's, have in common though they should not; "" for nothing."""
+    across = summary["audit"]["across"][name.partition("@")[2]]
+    words = {"identical": "pairs of identical files", "similar": "pairs of near-duplicates", "subjects": "subjects"}
+    if summary["trains"] == "identity":  # an identification set has everybody in all splits
+        del words["subjects"]
+    shared = [f"{across[kind]:,} {word}" for kind, word in words.items() if across[kind]]
+    return f"splits of {name} share {', '.join(shared)}: measured numbers will be too good" if shared else ""
+
+
 def check_stages(experiment: Experiment, stages: list[Stage], mesh: Mesh) -> None:
     """Raises UserError for what a later stage, or the test, would stumble over after hours."""
     wanted = [(experiment.data, experiment.test_split)] if experiment.stages[-1].objective.measures else []
@@ -106,23 +132,42 @@ def check_stages(experiment: Experiment, stages: list[Stage], mesh: Mesh) -> Non
 def describe(experiment: Experiment, stage: Stage) -> checkpoint.Description:
     """What the stage's weights will need to be used: the class count and the median label come from its data.
 
-    Raises UserError where a label of the train split lies outside the objective's grid, or nothing would be trained.
+    Raises UserError where a label to be trained on lies outside the objective's grid, or nothing would be trained.
     """
     objective, median = stage.objective, None
     name = stage.data or experiment.data
+    examples, _ = chosen(experiment, stage)
     if isinstance(objective, Identity):
-        objective = dataclasses.replace(
-            objective,
-            num_identities=objective.num_identities or builders.summary(name, experiment.data_dir)["num_identities"],
-        )
+        subjects = objective.num_identities or count_identities(name, experiment, examples)
+        objective = dataclasses.replace(objective, num_identities=subjects)
     else:
-        examples = builders.open_split(name, experiment.data_dir, stage.train_split)
-        labels = np.array([examples[row][objective.target] for row in range(len(examples))], np.float32)
+        labels = examples.column(objective.target)
         check_labels(stage, labels, examples)
         median = float(np.nanmedian(labels))
+    recipe = builders.summary(name, experiment.data_dir)["recipe"]
     description = checkpoint.Description(
-        experiment.model, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median
+        experiment.model, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median, recipe
     )
     if stage.trainable:
         trainable_mask(variable_shapes(description.network(), experiment.image_size)["params"], stage.trainable)
     return description
+
+
+def chosen(experiment: Experiment, stage: Stage) -> tuple[Source, str]:
+    """(the examples that a stage trains on, how they were chosen in words). Raises DataError, naming the stage."""
+
+    def open_split(name: str, split: str) -> Source:
+        return builders.open_split(name, experiment.data_dir, split)
+
+    examples = open_split(stage.data or experiment.data, stage.train_split)
+    try:
+        return stage.examples.choose(examples, experiment.seed, open_split)
+    except DataError as error:
+        raise DataError(f"stage {stage.name}, examples: {error}") from None
+
+
+def count_identities(name: str, experiment: Experiment, examples: Source) -> int:
+    """Classes that a head for the identities of these examples needs; a subset has numbers of its own."""
+    if isinstance(examples, Subset):
+        return int(examples.column("identity").max()) + 1
+    return builders.summary(name, experiment.data_dir)["num_identities"]

@@ -30,6 +30,7 @@ it stopped.
 
 Every field can be set by its dotted name, stages by theirs: --model.compression=0.25 --finetune.epochs=5
 --finetune.objective.lambda_=0.1 --finetune.objective=ExpectationRegression --finetune.optimizer.learning_rate=3e-4
+--finetune.examples=NShot --finetune.examples.n=12 --finetune.order=ClassBalanced
 `--config=NAME --help` shows all of them with their values.
 """
 
@@ -103,13 +104,16 @@ def _with_kinds(stages: tuple, rest: list[str]) -> tuple[tuple, list[str]]:
     """Takes the words that choose a class, as `--finetune.objective=ExpectationRegression`, out of the rest."""
     from agejax.objectives import OBJECTIVES
     from agejax.training.optim import OPTIMIZERS, SCHEDULES
+    from data_pipelines.samplers import ORDERS, SELECTIONS
 
     kinds = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    kinds |= {"examples": SELECTIONS, "order": ORDERS}
+    choice = rf"--(\w+)\.({'|'.join(kinds)})"
     table, others, words = {stage.name: stage for stage in stages}, [], iter(rest)
     for word in words:
-        if re.fullmatch(r"--(\w+)\.(objective|optimizer|schedule)", word):
+        if re.fullmatch(choice, word):
             word += f"={next(words, '')}"
-        match = re.fullmatch(r"--(\w+)\.(objective|optimizer|schedule)=(\w*)", word)
+        match = re.fullmatch(rf"{choice}=(\w*)", word)
         if not match or match[1] not in table:
             others.append(word)
             continue

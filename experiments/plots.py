@@ -22,11 +22,12 @@ from matplotlib.figure import Figure
 
 from agejax.metrics import DECIMALS, UNITS
 
-INK, MUTED, GRID, BLUE, ORANGE = "#20262e", "#66707b", "#e2e6ea", "#0072b2", "#d55e00"
-CSS_NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange"}
+INK, MUTED, GRID, BLUE, ORANGE, GREEN = "#20262e", "#66707b", "#e2e6ea", "#0072b2", "#d55e00", "#009e73"
+CSS_NAMES = {INK: "ink", MUTED: "muted", GRID: "grid", BLUE: "blue", ORANGE: "orange", GREEN: "green"}
 RC = {"svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False, "font.size": 9.0}
 WIDE, SQUARE, SMALL = (4.4, 2.9), (4.4, 4.4), (3.5, 2.6)  # inches; 1 inch is 72 units of the view box
-SPLIT_COLOURS = {"train": BLUE, "val": ORANGE}
+BROAD = (9.2, 2.6)
+SPLIT_COLOURS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 MAX_DOTS = 1500  # above it single dots hide each other, and a density is drawn
 FEW = 20  # examples; a bar that rests on fewer is drawn pale
 BIN_WIDTHS, MOST_BINS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0), 20
@@ -66,6 +67,26 @@ def histogram(label, target: str) -> Figure:
     figure, axes = _axes(SMALL, f"true {target} ({unit})", f"examples in each {edges[1] - edges[0]:.3g} {unit}")
     axes.hist(label, bins=edges, color=BLUE, rwidth=0.9)
     axes.axvline(median, color=INK, linewidth=0.9, dashes=(4, 3), label=f"median {median:.{digits}f}")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    return _with_legend(figure, axes, "best")
+
+
+def counts_by_split(labels: dict[str, np.ndarray], target: str) -> Figure:
+    """How many examples have each label, split upon split: split → (N,) finite labels, not all of them empty.
+
+    Ages are counted by completed year, as in the histograms of the papers.
+    """
+    everything = np.concatenate(list(labels.values()))
+    years = np.arange(math.floor(everything.min()), math.floor(everything.max()) + 2)
+    edges = years if target == "age" else _bin_edges(everything)
+    unit, below = UNITS[target], np.zeros(len(edges) - 1)
+    each = "year" if target == "age" else f"{edges[1] - edges[0]:.3g} {unit}"
+    figure, axes = _axes(BROAD, f"{target} ({unit})", f"images in each {each}")
+    for split, values in labels.items():
+        count, look = np.histogram(values, edges)[0], {"color": SPLIT_COLOURS[split], "label": split}
+        axes.stairs(below + count, edges, baseline=below, fill=True, **look)
+        below = below + count
+    axes.margins(x=0.01)
     axes.yaxis.get_major_locator().set_params(integer=True)
     return _with_legend(figure, axes, "best")
 
@@ -180,6 +201,12 @@ def thumbnail(record: dict) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
+def table(rows) -> str:
+    """An HTML table of rows of markup, the first of them the heads, and the first cell of each its name."""
+    lines = (f"<tr><th>{name}</th><td>" + "</td><td>".join(cells) + "</td></tr>" for name, *cells in rows)
+    return f"<table>{''.join(lines)}</table>"
+
+
 def _axes(size, x_label: str, y_label: str, grid: str = "y"):
     """A Figure and its axes. The y label lies level above them: it reads without turning the head."""
     with matplotlib.rc_context(RC):
@@ -227,8 +254,8 @@ def _binned_means(position, value, width: float):
 
 STYLE_SHEET = """
 :root{color-scheme:light dark;--ink:#20262e;--muted:#66707b;--grid:#e2e6ea;--blue:#0072b2;--orange:#d55e00;
---page:#fff}@media screen and (prefers-color-scheme:dark){:root{--ink:#e6e9ed;--muted:#9aa4af;--grid:#2c333b;
---blue:#56b4e9;--orange:#e69f00;--page:#14181d}}@media print{body{font-size:12px}}
+--green:#009e73;--page:#fff}@media screen and (prefers-color-scheme:dark){:root{--ink:#e6e9ed;--muted:#9aa4af;
+--grid:#2c333b;--blue:#56b4e9;--orange:#e69f00;--green:#2fc59b;--page:#14181d}}@media print{body{font-size:12px}}
 body{margin:auto;padding:2rem 1.2rem 4rem;max-width:66rem;background:var(--page);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;font-variant-numeric:tabular-nums}
 h1{font-size:1rem;margin:0}h3:empty{display:none}

@@ -171,6 +171,7 @@ def _training(workdir: Path, results: dict, config: dict) -> str:
     rows = [(escape(key).replace("_", " "), *(_fact(part.get(key)) for part in stages.values())) for key in keys]
     table = f'<div class="scroll">{_table([("", *map(escape, stages)), *rows])}</div>'
     notes = "".join(f"<p>{escape(name)}: left out, as {escape(why)}</p>" for name, why in left_out.items())
+    notes += "".join(f"<p>warning: {escape(text)}</p>" for text in results.get("warnings") or [])
     return curves + (table if stages else NOT_MEASURED) + notes
 
 

@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -15,8 +14,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import builders, schema
 from data_pipelines.builders import BUILDERS, DataError, open_split, prepare, prepared_dir, summary
-from data_pipelines.builders.aaf import five_points
-from data_pipelines.builders.splits import hash_split
+from data_pipelines.splits import hash_split
 
 
 def picture(file: Path, seed: int = 0) -> None:
@@ -68,8 +66,11 @@ def test_manifest_keeps_every_label(tmp_path):
         "attractiveness": 3.1,
         "attractiveness_sigma": 0.5,
         "identity": "Zoe",
+        "gender": "F",
+        "ethnicity": "Black",
         "split": "dev",
         **points,
+        **dict(zip(("box_x1", "box_y1", "box_x2", "box_y2"), (1, 2, 30, 40))),
     }
     bare = dict.fromkeys(full, "") | {"path": "b.jpg", "age": 7, "split": "training"}
     prepare("manifest", tmp_path / "data", listing(tmp_path, [full, bare]))
@@ -81,9 +82,17 @@ def test_manifest_keeps_every_label(tmp_path):
     assert (known["age"], known["sigma"], known["attractiveness_sigma"], known["identity"]) == (23.5, 0, 0.5, 0)
     assert known["attractiveness"] == np.float32(3.1)
     np.testing.assert_array_equal(known["landmarks"], [[10, 11], [20, 21], [30, 31], [40, 41], [50, 51]])
-    assert unknown["age"] == 7 and unknown["identity"] == -1
+    assert (known["gender"], known["ethnicity"]) == ("female", "Black")
+    assert unknown["age"] == 7 and unknown["identity"] == -1 and unknown["gender"] == unknown["ethnicity"] == ""
     assert np.isnan([unknown["sigma"], unknown["attractiveness"], unknown["attractiveness_sigma"]]).all()
     assert np.isnan(unknown["landmarks"]).all()
+
+
+def test_the_box_says_whose_face_it_is(tmp_path):
+    text = "path,age,box_x1,box_y1,box_x2,box_y2\na.jpg,1,1.5,2,30,40\nb.jpg,2,,,,\n"
+    (tmp_path / "list.csv").write_text(text)
+    builder = BUILDERS["manifest"](data_dir=tmp_path, raw=tmp_path / "list.csv", file_format="array_record")
+    assert [row.box for row in builder.rows()] == [(1.5, 2, 30, 40), None]
 
 
 def test_images_stay_byte_identical(tmp_path):
@@ -101,7 +110,7 @@ def test_images_stay_byte_identical(tmp_path):
 
 
 def test_plain_tfds_decodes_what_we_wrote(tmp_path):
-    prepare("synthetic", tmp_path, faces=24, size=32)
+    prepare("synthetic", tmp_path, faces=24, pixels=32)
     source = tfds.builder_from_directory(prepared_dir("synthetic", tmp_path)).as_data_source("train")
     assert source[0]["image"].shape == (32, 32, 3) and source[0]["landmarks"].shape == (5, 2)
 
@@ -143,6 +152,11 @@ def test_delimiters_mark_and_line_ends(tmp_path, delimiter, start):
         ("path,age,x1,y1\na.jpg,1,2,3", ("line 1", "column 'x2' is missing")),
         ("path,age,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na.jpg,1,1,2,3,4,5,6,7,8,9,", ("line 2", "y5", "none")),
         ("path,age,x1,y1,x2,y2,x3,y3,x4,y4,x5,y5\na.jpg,1,1,2,3,4,5,6,7,8,9,nan", ("line 2", "y5", "'nan'")),
+        ("path,age,gender\na.jpg,1,x", ("line 2", "gender", "'x'", "female or male")),
+        ("path,age,box_x1\na.jpg,1,1", ("line 1", "column 'box_y1' is missing")),
+        ("path,age,box_x1,box_y1,box_x2,box_y2\na.jpg,1,1,2,,4", ("line 2", "box_x2", "all four sides")),
+        ("path,age,box_x1,box_y1,box_x2,box_y2\na.jpg,1,3,2,3,4", ("line 2", "box_x2", "above box_x1 '3'")),
+        ("path,age,box_x1,box_y1,box_x2,box_y2\na.jpg,1,3,4,5,1", ("line 2", "box_y2", "above box_y1 '4'")),
         ("", ("the file is empty",)),
         ("path,age\n", ("no rows",)),
         ('path,age\n"a.jpg,3', ("line 2",)),
@@ -179,7 +193,7 @@ def test_a_few_unusable_images_are_skipped_and_named(tmp_path):
     (tmp_path / "13.jpg").write_bytes(b"GIF, no picture")
     prepare("manifest", tmp_path / "data", file, max_bad_share=0.07)
     found = summary("manifest", tmp_path / "data")
-    reasons = {entry["id"]: entry["reason"] for entry in found["skipped"]}
+    reasons = {entry["file"]: entry["reason"] for entry in found["skipped"]}
     assert sum(found["splits"].values()) == len(records("manifest", tmp_path / "data")) == 56
     assert reasons.keys() == {"7.jpg", "9.jpg", "11.jpg", "13.jpg"}
     assert reasons["7.jpg"] == f"file not found: {tmp_path / '7.jpg'}" and "empty" in reasons["11.jpg"]
@@ -225,7 +239,7 @@ def test_changed_input_is_not_answered_with_the_old_records(tmp_path):
         prepare("manifest", tmp_path / "data", file)
     prepare("manifest", tmp_path / "data", file, overwrite=True)
     assert records("manifest", tmp_path / "data")["3.jpg"]["age"] == 30
-    prepare("synthetic", tmp_path / "data", faces=24, size=32)
+    prepare("synthetic", tmp_path / "data", faces=24, pixels=32)
     with pytest.raises(DataError, match="faces 24, now 32"):
         prepare("synthetic", tmp_path / "data", faces=32)
 
@@ -257,80 +271,12 @@ def test_splits_have_their_shares_and_keys_keep_theirs_as_the_set_grows():
     assert small != hash_split(map(str, range(2000)), shares, seed=1)
 
 
-# --- aaf
-
-
-def aaf_tree(root: Path, names, points=True) -> Path:
-    for i, name in enumerate(names):
-        picture(root / "Original Images" / name, seed=i)
-        if points:
-            lines = "".join(f"{j}.5 {i}\r\n" for j in range(49))
-            file = root / "key points" / f"{name[:-4]}.txt"
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(lines, newline="")
-    return root
-
-
-def test_aaf_reads_ages_points_and_leaves_duplicates_out(tmp_path):
-    root = aaf_tree(tmp_path / "raw", [f"{i:05d}A{20 + i}.jpg" for i in range(30)])
-    photos = root / "Original Images"
-    (photos / "00012A32.jpg").write_bytes((photos / "00003A23.jpg").read_bytes())
-    (photos / "Thumbs.db").write_bytes(b"x")
-    (root / "key points" / "00005A25.txt").unlink()
-    (photos / "00099A40.jpg").symlink_to("nowhere.jpg")
-    (root / "key points" / "00006A26.txt").write_text("1 2\n")
-    prepare("aaf", tmp_path / "data", root)
-    found, stored = summary("aaf", tmp_path / "data"), records("aaf", tmp_path / "data")
-    assert found["skipped"] == [
-        {"id": "Thumbs.db", "reason": "the name is not <serial>A<age>.jpg"},
-        {"id": "00012A32.jpg", "reason": "duplicate of 00003A23.jpg"},
-        {"id": "00099A40.jpg", "reason": f"file not found: {photos / '00099A40.jpg'}"},
-    ]
-    assert set(found["splits"]) == {"train", "val", "test"} and len(stored) == 29
-    assert stored["00003A23.jpg"]["age"] == 23 and stored["00003A23.jpg"]["identity"] == -1
-    # x of point j is j + 0.5: means of 19 … 24 and 25 … 30, then points 13, 31, 37
-    np.testing.assert_allclose(stored["00003A23.jpg"]["landmarks"], [[22, 3], [28, 3], [13.5, 3], [31.5, 3], [37.5, 3]])
-    assert {id for id, row in stored.items() if np.isnan(row["landmarks"]).all()} == {"00005A25.jpg", "00006A26.jpg"}
-    assert found["labels"]["landmarks"] == pytest.approx(27 / 29) and found["missing"]["landmarks"] == 2
-    assert found["labels"]["sigma"] == 0
-
-
-def test_aaf_folder_is_found_one_level_up_or_down(tmp_path):
-    names = [f"{i:05d}A05.jpg" for i in range(3)]
-    root = aaf_tree(tmp_path / "download" / "All-Age-Faces Dataset", names, points=False)
-    for i, raw in enumerate((root, root.parent, root / "Original Images")):
-        prepare("aaf", tmp_path / str(i), raw)
-        assert sum(summary("aaf", tmp_path / str(i))["splits"].values()) == 3
-    with pytest.raises(DataError, match="no folder `original images`"):
-        prepare("aaf", tmp_path / "x", tmp_path / "0")
-
-
-def test_five_points_need_numbers(tmp_path):
-    (tmp_path / "p.txt").write_text("one two\n" * 49)
-    assert five_points(tmp_path / "p.txt") is None
-
-
-@pytest.mark.real
-@pytest.mark.slow
-@pytest.mark.skipif("AGEJAX_REAL_DATA" not in os.environ, reason="AGEJAX_REAL_DATA names no folder of photographs")
-def test_aaf_as_downloaded(tmp_path):
-    raw = Path(os.environ["AGEJAX_REAL_DATA"], "aaf")
-    prepare("aaf", tmp_path, raw)
-    found = summary("aaf", tmp_path)
-    duplicates = [entry for entry in found["skipped"] if entry["reason"].startswith("duplicate of")]
-    assert len(duplicates) == len(found["skipped"]) == 119
-    assert sum(found["splits"].values()) == len(list((raw / "original images").iterdir())) - 119
-    assert (found["labels"]["age"], found["labels"]["landmarks"]) == (1, 1)
-    assert min(ages["min"] for ages in found["ages"].values()) == 2
-    assert max(ages["max"] for ages in found["ages"].values()) == 80
-
-
 # --- synthetic
 
 
 @pytest.mark.parametrize("domain", ["wild", "mugshot"])
 def test_synthetic_splits_hold_different_people(tmp_path, domain):
-    prepare(f"synthetic/{domain}", tmp_path, faces=96, size=32)
+    prepare(f"synthetic/{domain}", tmp_path, faces=96, pixels=32)
     found = summary(f"synthetic/{domain}", tmp_path)
     seen = {}
     for split in ("train", "val", "test"):
@@ -341,11 +287,12 @@ def test_synthetic_splits_hold_different_people(tmp_path, domain):
     train = len(seen["train"])
     assert seen["train"] == set(range(train)) and train >= 6
     assert sorted(set.union(*seen.values())) == list(range(12)) and sum(map(len, seen.values())) == 12
-    assert found["name"] == f"synthetic/{domain}" and set(found["labels"].values()) == {1.0}
+    assert found["name"] == f"synthetic/{domain}"
+    assert {label for label, share in found["labels"].items() if share < 1} == {"gender", "ethnicity"}
 
 
 def test_synthetic_means_wild(tmp_path):
-    prepare("synthetic", tmp_path, faces=3, size=32)
+    prepare("synthetic", tmp_path, faces=3, pixels=32)
     assert prepared_dir("synthetic", tmp_path) == prepared_dir("synthetic/wild", tmp_path)
     assert summary("synthetic", tmp_path)["splits"] == {"train": 1, "val": 1, "test": 1}
 
@@ -354,7 +301,7 @@ def test_synthetic_means_wild(tmp_path):
 
 
 def test_summary_counts_what_is_stored(tmp_path):
-    prepare("synthetic", tmp_path, faces=48, size=32)
+    prepare("synthetic", tmp_path, faces=48, pixels=32)
     found = summary("synthetic", tmp_path)
     for split, count in found["splits"].items():
         ages = np.array([row["age"] for row in records("synthetic", tmp_path, split).values()])
@@ -367,7 +314,7 @@ def test_summary_counts_what_is_stored(tmp_path):
 
 
 def test_splits_join_and_index_like_a_sequence(tmp_path):
-    prepare("synthetic", tmp_path, faces=24, size=32)
+    prepare("synthetic", tmp_path, faces=24, pixels=32)
     sizes = summary("synthetic", tmp_path)["splits"]
     both = open_split("synthetic", tmp_path, "train+val")
     assert len(both) == sizes["train"] + sizes["val"] and len(open_split("synthetic", tmp_path, "all")) == 24
@@ -381,7 +328,7 @@ def _in_a_worker(source) -> tuple[list[str], bool]:
 
 
 def test_source_travels_to_a_spawned_worker(tmp_path):
-    prepare("synthetic", tmp_path, faces=24, size=32)
+    prepare("synthetic", tmp_path, faces=24, pixels=32)
     source = open_split("synthetic", tmp_path, "train")
     ids = [record["id"] for record in source]  # opened here: the open files must not travel
     assert len(pickle.dumps(source)) < 20_000
@@ -398,14 +345,14 @@ def test_same_input_gives_the_same_bytes_in_another_process(tmp_path):
         {path.name: path.read_bytes() for path in prepared_dir("manifest", tmp_path / out).iterdir()}
         for out in ("a", "b")
     )
-    assert len(first) == 6 and first == second
+    assert len(first) == 7 and first == second
 
 
 @pytest.mark.parametrize(
     "name, parts",
     [
         ("aff", ("no data set 'aff'", "did you mean aaf")),
-        ("zzz", ("there are aaf, manifest, synthetic",)),
+        ("zzz", ("there are aaf, afad",)),
         ("synthetic/wlid", ("synthetic has wild, mugshot",)),
         ("aaf/x", ("no data set 'aaf/x'",)),
         ("manifest/../x", ("no data set",)),
@@ -439,7 +386,7 @@ def test_wrong_arguments(tmp_path, name, arguments, part):
 
 
 def test_unknown_split_lists_the_splits(tmp_path):
-    prepare("synthetic", tmp_path, faces=24, size=32)
+    prepare("synthetic", tmp_path, faces=24, pixels=32)
     with pytest.raises(DataError, match="no split 'dev': it has train, val, test"):
         open_split("synthetic", tmp_path, "train+dev")
 
@@ -457,6 +404,6 @@ def test_the_table_is_the_builders():
 
 
 def test_summary_is_json_that_others_read(tmp_path):
-    place = prepare("synthetic", tmp_path, faces=24, size=32)
+    place = prepare("synthetic", tmp_path, faces=24, pixels=32)
     found = json.loads((place / "summary.json").read_text())
     assert {"name", "splits", "identities", "num_identities", "skipped", "labels", "ages", "versions"} <= found.keys()

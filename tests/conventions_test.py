@@ -31,7 +31,8 @@ def test_module_keeps_the_house_rules(path):
     names = imports(path)
     upwards = {name for name in names if STOREYS.get(name, -1) > STOREYS[storey]}
     assert not upwards, "an arrow that points up"
-    assert not names & NOT_AT_RUN_TIME
+    if path.parent != ROOT / "agejax/bench":  # the peer that speeds are compared with
+        assert not names & NOT_AT_RUN_TIME
     if storey == "data_pipelines":
         assert not names & {"jax", "flax", "optax"}, "a loader's worker must not open a device"
     assert path.name not in ("utils.py", "common.py", "helpers.py")

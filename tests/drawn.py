@@ -19,6 +19,8 @@ class Squares:
         return self.count
 
     def __getitem__(self, row: int) -> dict:
+        if row >= self.count:
+            raise IndexError(row)
         rng = np.random.default_rng(row)
         age = float(rng.uniform(0, 100))
         image = np.full((self.size, self.size, 3), 2.5 * age, np.uint8) + rng.integers(
@@ -27,6 +29,9 @@ class Squares:
         encoded = cv2.imencode(".png", image)[1].tobytes()
         sigma = np.nan if row % 3 == 0 else 1 + row % 4
         return schema.record(f"square-{row}", encoded, age=age, sigma=sigma, identity=row % self.identities)
+
+    def column(self, name: str) -> np.ndarray:
+        return np.array([square[name] for square in self])
 
 
 def prepare_squares(folder: Path, squares: Squares, heads: str, cells: Callable[[int], str]) -> Path:

@@ -88,7 +88,7 @@ def test_another_data_set_is_measured_against_the_median_of_the_one_trained_on(e
         (["--checkpoint={run}/nowhere"], "nowhere does not exist: give the workdir of a run, or a stage in it"),
         (["--checkpoint={run}/finetune/tensorboard"], "tensorboard holds no finished stage"),
         (["--data=aaf"], r"aaf is not prepared in \S+: run `python experiments/prepare.py --data=aaf --raw=RAW"),
-        (["--data=syntetic"], r"no data set 'syntetic': did you mean synthetic\?"),
+        (["--data=syntetic"], r"no data set 'syntetic': did you mean synthetic"),
         (["--split=valid"], "synthetic has no split 'valid': it has train, val, test"),
         (["--batch_size=0"], "batch_size must be above 0, got 0"),
     ],

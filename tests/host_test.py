@@ -155,6 +155,20 @@ def test_flip_mirrors():
     np.testing.assert_array_equal(host.execute(noise(), plan, S), noise()[:, ::-1])
 
 
+def test_a_crop_is_one_plain_warp_wherever_it_lies():
+    image, rng = cv2.GaussianBlur(noise(150, 210), (0, 0), 2), np.random.default_rng(1)
+    for case in range(60):
+        matrix = cv2.getRotationMatrix2D((24, 24), rng.uniform(-180, 180), rng.uniform(0.3, 1.9))
+        matrix[:, 2] += rng.uniform(-100, 260, 2)
+        if case % 2:
+            matrix[:, 0] *= -1
+        plan = plain_plan(np.eye(2, 3), S)._replace(matrix=matrix.astype(np.float32))
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        want = cv2.warpAffine(image, plan.matrix.astype(float), (S, S), flags=flags)
+        error = np.abs(host.execute(image, plan, S).astype(int) - want)
+        assert error.max() <= 1 and error.mean() < 0.01, case
+
+
 def test_outside_of_the_source_is_black():
     matrix = np.array([(1.0, 0, 10), (0, 1, 0)])
     crop = host.execute(np.full((S, S, 3), 200, np.uint8), plain_plan(matrix, S), S)
@@ -230,16 +244,38 @@ def step_by_step(image, plan):
 def test_one_colour_matrix_is_all_the_steps(gray, order):
     colour = np.array([0.7, 1.35, 0.6], np.float32)
     plan = plan_of(noise(), gray=np.bool_(gray), order=np.int32(order), colour=colour)
-    want = step_by_step(noise(), plan)
     matrix = host.colour_matrix(plan, noise().mean(axis=(0, 1)))
-    np.testing.assert_allclose(noise() @ matrix[:, :3].T + matrix[:, 3], want, atol=1e-9)
+    np.testing.assert_allclose(noise() @ matrix[:, :3].T + matrix[:, 3], step_by_step(noise(), plan), atol=1e-9)
+    source = noise()
+    if gray:  # its luma is rounded to bytes first, as it is in a JPEG
+        source = cv2.cvtColor(cv2.cvtColor(source, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    want = step_by_step(source, plan)
     assert np.abs(host.execute(noise(), plan, S) - want.clip(0, 255)).max() < 0.9  # OpenCV: fixed point
     blurred = plan._replace(degrade=np.int32(S // 2))
     twice = host.resample_matrix(S // 2, S, "antialias") @ host.resample_matrix(S, S // 2, "antialias")
-    want = step_by_step(np.einsum("yi,xj,ijc->yxc", twice, twice, noise().astype(float)), plan)
+    want = step_by_step(np.einsum("yi,xj,ijc->yxc", twice, twice, source.astype(float)), plan)
     assert np.abs(host.execute(noise(), blurred, S) - want.clip(0, 255)).max() < 0.51
 
 
 def test_grey_alone_is_the_luma_in_three_channels():
     crop = host.execute(noise(), plan_of(noise(), gray=np.True_), S)
     assert np.abs(crop - (noise() @ host.LUMA)[..., None]).max() < 0.9
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_grey_decoding_gives_the_luma_of_colour_decoding(extension, reduction):
+    image = cv2.GaussianBlur(noise(120, 100), (0, 0), 3)
+    data = encode(image, extension)
+    gray, colour = host.decode(data, reduction, gray=True), host.decode(data, reduction)
+    assert gray.shape == colour.shape[:2] == (120 // reduction, 100 // reduction)
+    assert np.abs(gray - colour @ host.LUMA).max() < 2.1
+
+
+@pytest.mark.parametrize("degrade", [S, S // 2])
+def test_grey_from_bytes_and_from_pixels_agree(degrade):
+    image = cv2.GaussianBlur(noise(90, 70), (0, 0), 2)
+    plan = plan_of(image, gray=np.True_, degrade=np.int32(degrade), colour=np.array([0.9, 1.2, 1.3], np.float32))
+    crops = [host.execute(source, plan, S).astype(int) for source in (encode(image, ".jpg"), image)]
+    assert np.abs(crops[0] - crops[1]).max() <= 6 and np.abs(crops[0] - crops[1]).mean() < 0.8  # a JPEG is not exact
+    assert (crops[0] == crops[0][..., :1]).all()

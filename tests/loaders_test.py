@@ -9,6 +9,7 @@ from data_pipelines import loaders, schema
 from data_pipelines.align import ARCFACE_112, Alignment
 from data_pipelines.loaders import Loader
 from data_pipelines.plans import NO_AUGMENTATION, Augmentation
+from data_pipelines.samplers import ClassBalanced, Subset
 
 ROWS = 22
 SIZE = 24
@@ -36,6 +37,9 @@ class Drawn:
             identity=row % 4,
             landmarks=ARCFACE_112 / 2 if row % 3 else None,
         )
+
+    def column(self, name):
+        return np.array([self[row][name] for row in range(self.rows)])
 
 
 def train(source=None, steps=8, batch_size=8, augmentation=None, seed=3, **options):
@@ -102,6 +106,48 @@ def test_every_epoch_holds_every_example_once_in_a_new_order():
     epochs = rows.reshape(4, ROWS)
     assert (np.sort(epochs, axis=1) == np.arange(ROWS)).all()
     assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_order_and_random_numbers_are_those_of_earlier_versions(monkeypatch):
+    """Recorded when there was but one order: a run that was begun then goes on as it was."""
+    drawn, sample_plan = {}, loaders.plans.sample_plan
+
+    def spy(rng, *more):
+        drawn[int(rng.bit_generator.state["state"]["counter"][3])] = rng.random()
+        return sample_plan(rng, *more)
+
+    monkeypatch.setattr(loaders.plans, "sample_plan", spy)
+    rows = np.concatenate([batch["index"] for batch in train(steps=3)])
+    assert rows.tolist() == [4, 17, 16, 7, 21, 3, 18, 19, 20, 0, 2, 13, 14, 8, 11, 10, 9, 6, 1, 12, 15, 5, 14, 1]
+    recorded = [0.09790456206220621, 0.2128028483567186, 0.9748884685734737, 0.7536551124602794]
+    np.testing.assert_allclose([drawn[position] for position in range(4)], recorded, rtol=1e-12)
+
+
+def test_balanced_classes_are_those_of_the_target():
+    """Six rows of one identity and one of another, no two of one age: the last is 1 of 7 ages, 1 of 2 identities."""
+    source, options = Subset(Drawn(), [0, 4, 8, 12, 16, 20, 1]), {"steps": 20, "order": ClassBalanced()}
+    by_age, by_identity = (
+        np.concatenate([batch["index"] for batch in train(source, target=target, **options)]).tolist().count(6)
+        for target in ("age", "identity")
+    )
+    assert abs(by_age - 160 / 7) < 4.5 * (160 / 7 * 6 / 7) ** 0.5  # below 43
+    assert abs(by_identity - 80) < 4.5 * (160 / 4) ** 0.5  # above 51
+
+
+def test_a_subset_gives_its_own_rows_and_identities():
+    batch = train(Subset(Drawn(), [21, 3, 3, 10]), steps=1)[0]
+    assert dict(zip(batch["index"].tolist(), batch["label"].tolist())) == {0: 21, 1: 3, 2: 3, 3: 10}
+    assert dict(zip(batch["index"].tolist(), batch["identity"].tolist())) == {0: 0, 1: 2, 2: 2, 3: 1}  # were 1, 3, 3, 2
+
+
+def test_balanced_batches_of_a_subset_are_the_same_after_a_restart_and_with_workers():
+    options = {"source": Subset(Drawn(), [*range(0, 22, 2), 4, 4]), "order": ClassBalanced(), "target": "identity"}
+    whole = digests(train(steps=6, **options))
+    assert len(set(whole)) == 6
+    assert digests(train(steps=3, start_step=3, loader=Loader(threads=4), **options)) == whole[3:]
+    assert digests(train(steps=4, start_step=2, loader=Loader(workers=2, threads=1), **options)) == whole[2:]
+    parts = [train(steps=6, process_index=i, process_count=2, **options) for i in range(2)]
+    assert digests(joined(parts)) == whole
 
 
 def test_an_example_is_augmented_anew_in_every_epoch_but_the_same_way_for_the_same_seed():

@@ -18,16 +18,25 @@ import pytest
 import tiny
 from drawn import Squares, prepare_squares
 
+from agejax import specs
 from agejax.__main__ import main as agejax_main
 from agejax.labels import SCUT
 from agejax.objectives import OBJECTIVES, ExpectationRegression
 from agejax.training.optim import OPTIMIZERS, SCHEDULES
 from data_pipelines import builders
-from experiments.check import check_claim
+from data_pipelines.samplers import ORDERS, SELECTIONS, ClassBalanced, Imposed, NShot
+from experiments.build import open_training
+from experiments.check import check_claim, chosen, describe
 from experiments.command_line import parse
 from experiments.run import main
 
-KINDS = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+KINDS = {
+    "objective": OBJECTIVES,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "examples": SELECTIONS,
+    "order": ORDERS,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -169,9 +178,11 @@ def test_one_stage_alone_ends_before_the_result_and_lets_the_rest_follow(tiny_ru
         ([tiny.CONFIG, "--stages=finetun"], "unknown stage 'finetun'; this config has pretrain, finetune"),
         ([tiny.CONFIG, "--recipe=offical"], "--recipe: invalid choice: 'offical'"),
         (["--config=aaf_tiny", "--recipe=official"], "aaf_tiny offers no choice of recipe"),
-        ([tiny.CONFIG, "--data=syntetic"], "no data set 'syntetic': did you mean synthetic?"),
+        ([tiny.CONFIG, "--data=syntetic"], "no data set 'syntetic': did you mean synthetic"),
         ([tiny.CONFIG, "--image_size=16"], "image_size 16 is too small for five poolings: give 32 or more"),
         ([tiny.CONFIG, "--finetune.objective=ExpectationRegresion"], "did you mean ExpectationRegression?"),
+        ([tiny.CONFIG, "--finetune.examples=Nshot"], "unknown examples 'Nshot'; did you mean NShot?"),
+        ([tiny.CONFIG, "--finetune.order=ClassBalanced", "--finetune.order.width=0"], "width must be above 0, got 0"),
         ([tiny.CONFIG, "--finetune.objective.grid.step=0.3"], "is not a whole number of steps"),
         ([tiny.CONFIG, "--alignment.face_scale=9"], "face_scale 9 must be above 0 and at most 4"),
         ([tiny.CONFIG, "--finetune.augmentation.flip=2"], "flip is 2.0, allowed: 0 to 1"),
@@ -250,6 +261,67 @@ def test_a_list_of_pictures_without_identities_trains_and_pretraining_is_left_ou
          f"--predictions={again}"]
     ) == 0  # fmt: skip
     assert again.read_text() == (tmp_path / "run/predictions.csv").read_text()
+
+
+def test_a_stage_trains_on_the_examples_that_it_chooses(capsys, drawn_data, tmp_path):
+    choice = ("--pretrain.examples=NShot", "--pretrain.examples.n=12", "--pretrain.order=ClassBalanced")
+    more = ("--pretrain.batch_size=4", "--pretrain.epochs=2", "--pretrain.trainable=head", "--stages=pretrain")
+    assert main(tiny.words(drawn_data, tmp_path / "run", *choice, *more)) == 0
+    assert "pretrain: 12 examples (drawn from 48, trial 0), 6 steps of 4; starts" in capsys.readouterr().out
+    card = read_json(tmp_path / "run/pretrain/stage.json")
+    assert (card["examples"], card["epochs"]) == (12, 2)
+
+
+def test_the_blind_guess_is_the_median_of_the_chosen_examples(drawn_data):
+    words = [tiny.CONFIG, f"--data_dir={drawn_data}", "--finetune.examples=NShot", "--finetune.examples.n=5"]
+    drawn, _ = NShot(5).choose(builders.open_split("synthetic", drawn_data, "train"), 0, builders.open_split)
+    experiment = parse(words)
+    assert describe(experiment, experiment.stages[1]).median_label == np.median(drawn.column("age"))
+
+
+@pytest.mark.parametrize("number, target", [(0, "identity"), (1, "age")])
+def test_a_stage_trains_in_the_order_that_it_names(drawn_data, number, target):
+    order = ("--pretrain.order=ClassBalanced", "--finetune.order=ClassBalanced")
+    experiment = parse(tiny.words(drawn_data, Path("unused"), *tiny.PRETRAIN, *tiny.FINETUNE, *order))
+    faces = builders.open_split("synthetic", drawn_data, "train")
+    with open_training(experiment, experiment.stages[number], faces, 7, 2) as batches:
+        rows = next(batches)["index"].tolist()
+    stream = ClassBalanced().stream(faces, target, 7)
+    assert rows == [stream[position] for position in range(32, 48)]
+
+
+def test_a_head_for_chosen_identities_has_no_others(drawn_data):
+    words = [tiny.CONFIG, f"--data_dir={drawn_data}"]
+    every, few = parse(words), parse([*words, "--pretrain.examples=MinPerIdentity", "--pretrain.examples.count=8"])
+    heads = [describe(experiment, experiment.stages[0]).objective.num_identities for experiment in (every, few)]
+    assert heads == [8, 6]  # two are in val or test alone
+
+
+def test_a_stage_can_be_given_the_ages_of_another_set(drawn_data):
+    words = [tiny.CONFIG, f"--data_dir={drawn_data}", "--seed=5", "--finetune.train_split=all"]
+    like = ["--finetune.examples.distribution=matched", "--finetune.examples.like=synthetic:test"]
+    experiment = parse([*words, "--finetune.examples=Imposed", "--finetune.examples.budget=80", *like])
+    examples, told = chosen(experiment, experiment.stages[1])
+    faces = [builders.open_split("synthetic", drawn_data, split) for split in ("all", "test")]
+    expected, _ = Imposed("matched", "test", 80).choose(faces[0], 5, lambda *_: faces[1])
+    assert len(examples) == 80 and (examples.rows == expected.rows).all()
+    assert "different ones, ages matched synthetic:test" in told
+
+
+def test_examples_that_cannot_be_chosen_are_refused_before_the_first_stage_trains(capsys, drawn_data, tmp_path):
+    words = tiny.words(drawn_data, tmp_path / "run", *tiny.PRETRAIN, "--finetune.examples=NShot")
+    assert "error: stage finetune, examples: n is 0: give 1 to 48" in refused(capsys, *words)
+    words = [*words, "--finetune.examples=Imposed", "--finetune.examples.distribution=matched"]
+    assert "stage finetune, examples: the matched distribution needs a set" in refused(capsys, *words)
+    told = refused(capsys, *words, "--finetune.examples.like=aaf")
+    assert "prepare.py --data=aaf" in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [*SELECTIONS.values(), *ORDERS.values()])
+def test_examples_and_order_are_written_and_read_back(kind):
+    assert specs.decode(json.loads(json.dumps(specs.encode(kind()))), "here") == kind()
+    assert specs.decode(specs.encode(NShot(12, 3)), "here") == NShot(12, 3) != NShot(12)
 
 
 def test_a_training_that_diverges_names_the_step(capsys, drawn_data, tmp_path):

@@ -42,6 +42,8 @@ class Description:
     """The data set trained on."""
     median_label: float | None
     """Median of the training labels, in the label's unit: what a blind guess would say. None: labels are identities."""
+    recipe: dict | None = None
+    """How the faces of that data set were found and cropped, from its summary; None: not kept, by an older version."""
 
     def network(self, trainable: str = "") -> Network:
         return make_network(self.backbone, self.objective.head_size, self.dtype, trainable)

@@ -12,6 +12,7 @@ from agejax.parameters import count, flatten, transfer
 from agejax.training.optim import Adam, OneCycle, StepDecay
 from data_pipelines.errors import UserError
 from data_pipelines.plans import Augmentation
+from data_pipelines.samplers import ClassBalanced, Everything, Imposed, MinPerIdentity, NShot, Shuffle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Stage:
     data: str = ""
     """Data set of this stage; empty: the run's."""
     train_split: str = "train"
+    examples: Everything | NShot | Imposed | MinPerIdentity = Everything()
+    """Which examples of it; so many are an epoch."""
+    order: Shuffle | ClassBalanced = Shuffle()
+    """In what order, and how often, they come."""
     validation_split: str = "val"
     """Empty: no validation."""
     take: Literal["trunk", "all"] = "trunk"

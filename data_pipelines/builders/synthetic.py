@@ -3,8 +3,9 @@
 import numpy as np
 
 from data_pipelines import schema, synthetic
-from data_pipelines.builders.base import SPLITS, DataError, FaceSet, Row, tfds
-from data_pipelines.builders.splits import hash_split
+from data_pipelines.records.face_set import DataError, FaceSet, Row, tfds
+from data_pipelines.schema import SPLITS
+from data_pipelines.splits import hash_split
 
 SHARES = {"train": 0.80, "val": 0.08, "test": 0.12}
 PER_IDENTITY = 8  # pictures of each person
@@ -15,7 +16,7 @@ class Synthetic(FaceSet):
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=domain) for domain in synthetic.DOMAINS]  # noqa: RUF012
-    OPTIONS = {"faces": 3200, "size": 128, "seed": 0}  # noqa: RUF012  size in pixels
+    OPTIONS = {"faces": 3200, "pixels": 128, "seed": 0}  # noqa: RUF012
 
     def rows(self) -> list[Row]:
         people = self._people()
@@ -29,7 +30,7 @@ class Synthetic(FaceSet):
         ]
 
     def load(self, row: Row) -> dict:
-        seed, size = self.options["seed"], self.options["size"]
+        seed, size = self.options["seed"], self.options["pixels"]
         fields = synthetic.draw_face(seed, int(row.id), self.builder_config.name, size, identities=self._people())
         return schema.record(**fields | {"id": row.id} | row.labels)
 

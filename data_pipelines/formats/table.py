@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines import schema
-from data_pipelines.builders.base import DataError
+from data_pipelines.records.face_set import DataError
 
 POINTS = tuple(f"{axis}{i}" for i in range(1, 6) for axis in "xy")
+BOX = ("box_x1", "box_y1", "box_x2", "box_y2")
 ANY, POSITIVE = (-math.inf, math.inf), (0.0, math.inf)
 NUMBERS = {"age": schema.AGE_RANGE, "sigma": POSITIVE, "attractiveness": ANY, "attractiveness_sigma": POSITIVE}
-COLUMNS = ("path", *NUMBERS, "identity", "split", *POINTS)
+COLUMNS = ("path", *NUMBERS, "identity", "gender", "ethnicity", "split", *POINTS, *BOX)
 REQUIRED = ("path", "age")
+GENDERS = {"": "", "female": "female", "f": "female", "male": "male", "m": "male"}
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -30,8 +32,8 @@ SPLIT_NAMES = {
 
 
 def read_table(file: Path) -> list[tuple[int, dict]]:
-    """Each row's line number and its values: path, identity (text, "" = none), split ("" = none) and `labels`, the
-    keyword arguments of schema.record. Raises DataError."""
+    """Each row's line number and its values: path, identity (text, "" = none), split ("" = none), box (None = none) and
+    `labels`, the keyword arguments of schema.record. Raises DataError."""
     rows = _read_rows(file)
     columns = _columns(file, [cell.lower() for cell in rows[0][1]] if rows else [])
     table = [(line, _values(file, line, columns, cells)) for line, cells in rows[1:]]
@@ -68,7 +70,7 @@ def _columns(file: Path, header: list[str]) -> list[str]:
             )
         if header.count(name) > 1:
             raise DataError(f"{file}: line 1: column {name!r} is there {header.count(name)} times; keep one")
-    wanted = REQUIRED + (POINTS if set(POINTS) & set(header) else ())
+    wanted = REQUIRED + tuple(name for group in (POINTS, BOX) if set(group) & set(header) for name in group)
     if absent := [name for name in wanted if name not in header]:
         raise DataError(f"{file}: line 1: column {absent[0]!r} is missing; the header has {', '.join(header)}")
     return header
@@ -82,14 +84,19 @@ def _values(file: Path, line: int, columns: list[str], row: list[str]) -> dict:
         raise _mistake(file, line, "path", "", "is empty; name the picture")
     if cells["split"] and cells["split"].lower() not in SPLIT_NAMES:
         raise _mistake(file, line, "split", cells["split"], "must be train, val or test")
+    if cells["gender"].lower() not in GENDERS:
+        raise _mistake(file, line, "gender", cells["gender"], "must be female or male, or empty")
     labels = {name: _number(file, line, name, cells[name], *limits) for name, limits in NUMBERS.items()}
     if all(math.isnan(labels[name]) for name in ("age", "attractiveness")) and not cells["identity"]:
         raise _mistake(file, line, "age", cells["age"], "is empty, and the row has no other label")
+    points = _together(file, line, cells, POINTS, "all ten coordinates of the five points")
+    words = {"gender": GENDERS[cells["gender"].lower()], "ethnicity": cells["ethnicity"]}
     return {
         "path": cells["path"],
         "identity": cells["identity"],
         "split": SPLIT_NAMES.get(cells["split"].lower(), ""),
-        "labels": labels | {"landmarks": _landmarks(file, line, cells)},
+        "labels": labels | words | {"landmarks": points and np.array(points, np.float32).reshape(5, 2)},
+        "box": _box(file, line, cells),
     }
 
 
@@ -109,13 +116,22 @@ def _number(file: Path, line: int, column: str, text: str, low: float, high: flo
     return value
 
 
-def _landmarks(file: Path, line: int, cells: dict[str, str]) -> np.ndarray | None:
-    empty = [name for name in POINTS if not cells[name]]
-    if len(empty) == len(POINTS):
+def _together(file: Path, line: int, cells: dict[str, str], names: tuple[str, ...], what: str) -> list[float] | None:
+    """The numbers of columns that are given together or not at all."""
+    empty = [name for name in names if not cells[name]]
+    if len(empty) == len(names):
         return None
     if empty:
-        raise _mistake(file, line, empty[0], "", "is empty; give all ten coordinates of the five points, or none")
-    return np.array([_number(file, line, name, cells[name], *ANY) for name in POINTS], np.float32).reshape(5, 2)
+        raise _mistake(file, line, empty[0], "", f"is empty; give {what}, or none")
+    return [_number(file, line, name, cells[name], *ANY) for name in names]
+
+
+def _box(file: Path, line: int, cells: dict[str, str]) -> tuple[float, float, float, float] | None:
+    box = _together(file, line, cells, BOX, "all four sides of the box")
+    for low, high in ((0, 2), (1, 3)) if box else ():
+        if box[low] >= box[high]:
+            raise _mistake(file, line, BOX[high], cells[BOX[high]], f"must be above {BOX[low]} {cells[BOX[low]]!r}")
+    return box and tuple(box)
 
 
 def _refuse_repeats(file: Path, table: list[tuple[int, dict]]) -> None:
