@@ -123,7 +123,7 @@ def typed(name: str, own: dict[str, str]) -> dict:
         try:
             options[option] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (ValueError, KeyError):
-            raise UserError(f"--{option}={text}: not a {kind.__name__}, as {defaults[option]!r} is") from None
+            raise UserError(f"--{option}={text} does not fit: its default is {defaults[option]!r}") from None
     return options
 
 

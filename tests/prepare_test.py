@@ -1,3 +1,4 @@
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import builders
+from data_pipelines.synthetic import draw_face
 from experiments import prepare
 
 SCRIPT = Path(prepare.__file__)
@@ -60,6 +62,14 @@ def test_what_was_skipped_is_shown_by_reason(tmp_path, capsys):
         (["--data=aaf", "--raw=nowhere"], "nowhere is not there"),
         (["--data=synthetic", "--faces=0"], "1 or more"),
         (["--data=synthetic", "--max_bad_share=nan"], "from 0 to 1"),
+        (["--data=synthetic", "--faces=many"], "--faces=many does not fit: its default is 3200"),
+        (["--data=synthetic", "--face=4"], "takes no option 'face'; did you mean 'faces'?"),
+        (["--data=imdb_wiki", "--raw=.", "--full=perhaps"], "its default is False"),
+        (["--data=synthetic", "--detector=yunet"], "--model=FILE and --detector=yunet go together"),
+        (["--data=synthetic", "--model=x.onnx"], "go together"),
+        (["--data=synthetic", "--detector=yunet", "--model=x.onnx"], "x.onnx is not a file"),
+        (["--data=synthetic", "--beam_option=a=b"], "and --beam=RUNNER"),
+        (["--data=synthetic", "--beam=DirectRunner", "--beam_option=a"], "give KEY=VALUE"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, capfd, arguments, part):
@@ -79,6 +89,86 @@ def test_the_script_runs_where_it_is_not_at_home(tmp_path):
     assert "damaged or cut short" in found.stderr and "more than 1 of 5" in found.stderr
 
 
+def drawn(folder: Path, n: int, points: bool) -> Path:
+    """A manifest of drawn faces, all but the last with their five points where asked."""
+    names = [f"{axis}{i}" for i in range(1, 6) for axis in "xy"]
+    lines = [",".join(["path", "age", "split", *names])]
+    for i in range(n):
+        face = draw_face(2, i, "mugshot", 96)
+        (folder / f"{i}.jpg").write_bytes(face["image"])
+        given = points and i < n - 1
+        cells = [f"{value:.2f}" for value in face["landmarks"].ravel()] if given else [""] * 10
+        lines.append(",".join([f"{i}.jpg", str(i), ("train", "val", "test")[i % 3], *cells]))
+    (folder / "list.csv").write_text("\n".join(lines))
+    return folder / "list.csv"
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return ["--data=manifest", f"--raw={folder / 'list.csv'}", f"--data_dir={folder / 'data'}", *more]
+
+
+def test_faces_are_found_where_the_list_gives_no_points(tmp_path, capsys):
+    if not importlib.util.find_spec("mtcnn"):  # importing it needs TensorFlow
+        pytest.skip("MTCNN's weights are an extra")
+    drawn(tmp_path, 6, points=True)
+    assert prepare.main(arguments(tmp_path)) == 0
+    out, err = capsys.readouterr()
+    assert "faces by mtcnn: 1 found" in out or "1 picture" in out  # it looked at the one picture without points
+    assert err == "" and builders.summary("manifest", tmp_path / "data")["recipe"]["detector"]["given_first"]
+
+
+def test_without_a_detector_a_warning_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    drawn(tmp_path, 6, points=True)
+    assert prepare.main(arguments(tmp_path)) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("warning: whole pictures") and "agejax[faces]" in err
+    drawn(tmp_path, 6, points=False)
+    assert prepare.main(arguments(tmp_path, "--overwrite", "--detector=none")) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "faces by none: 0 found" in out and "6 pictures" in out
+
+
+def test_the_audit_is_shown_and_written_as_a_page(tmp_path, capsys):
+    file = drawn(tmp_path, 6, points=True)
+    (tmp_path / "1.jpg").write_bytes((tmp_path / "0.jpg").read_bytes())
+    assert prepare.main(arguments(tmp_path, "--detector=given")) == 0
+    out = capsys.readouterr().out
+    assert "leak: 1 pair of byte-identical files" in out and "note:" not in out
+    page = tmp_path / "data/manifest/1.0.0/audit.html"
+    assert not page.exists()
+    assert prepare.main(arguments(tmp_path, "--detector=given", "--audit")) == 0  # of what was prepared before
+    out = capsys.readouterr().out
+    assert "note:" in out and f"audit: {page}" in out and "0.jpg" in page.read_text()
+    assert file.exists()
+
+
+def test_stored_faces_have_the_size_that_was_asked_for(tmp_path, capsys):
+    drawn(tmp_path, 6, points=True)
+    assert prepare.main(arguments(tmp_path, "--detector=given", "--size=48", "--face_scale=0.9")) == 0
+    recipe = builders.summary("manifest", tmp_path / "data")["recipe"]
+    assert (recipe["size"], recipe["face_scale"]) == (48, 0.9)
+    image = builders.open_split("manifest", tmp_path / "data", "all")[0]["image"]
+    assert cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR).shape == (48, 48, 3)
+
+
+def test_protocols_are_named_by_family():
+    names = ["rs_0", "rs_1", "rs_2", "official", "lopo_001", "lopo_002"]
+    assert prepare._families({"protocols": dict.fromkeys(names)}) == "rs_0 … rs_2, official, lopo_001 … lopo_002"
+
+
+def test_a_sets_own_options_have_the_types_of_their_defaults():
+    found = prepare.typed("imdb_wiki", {"min_face_score": "3", "known_gender": "True", "splits": "x.json"})
+    assert found == {"min_face_score": 3.0, "known_gender": True, "splits": "x.json"}
+
+
+def test_every_set_is_listed_with_what_it_needs(capsys):
+    assert prepare.main(["--list"]) == 0
+    out = capsys.readouterr().out
+    assert not [name for name in builders.BUILDERS if f"\n{name}: " not in f"\n{out}"]
+    assert "cfd/main, cfd/mr" in out and "--min_images=0" in out and "withdrawn" in out
+
+
 def test_help_does_not_wait_for_tfds():
     code = (
         "import sys, experiments.prepare as p\n"
@@ -87,7 +177,10 @@ def test_help_does_not_wait_for_tfds():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
-    assert all(flag in found.stdout for flag in ("--data", "--raw", "--data_dir", "--faces", "--overwrite"))
+    assert all(
+        flag in found.stdout
+        for flag in ("--data", "--raw", "--data_dir", "--faces", "--overwrite", "--audit", "--detector")
+    )
 
 
 def test_nothing_to_do_without_a_name():

@@ -23,7 +23,7 @@ from data_pipelines.plans import NO_AUGMENTATION, Augmentation
 SIZE, BATCH = 224, 64
 PHOTOGRAPHS = 4000  # at most
 DRAWN_PIXELS = 256
-PREFETCHED = 2  # batches that torch makes ahead in each worker
+PREFETCHED = 3  # batches that torch has ready, or begun, in each worker
 INSTALL = "torch not installed: pip install 'agejax[bench]'"
 
 
@@ -92,7 +92,8 @@ def _speeds(case: Case, examples: samplers.Source, peers: dict, seconds: float) 
             alignment=Alignment(),
             loader=loader,
         )
-        contestants = {OURS: contestant(ours, (2 * case.workers + 1) * loader.buffer)}
+        ahead = (3 * loader.buffer + 1) * case.workers or loader.buffer + 1  # threads, queue and hand of each worker
+        contestants = {OURS: contestant(ours, ahead)}
         for name, open_peer in peers.items():
             batches = open_peer(BATCH, case.augmentation, case.workers)
             contestants[name] = contestant(batches, PREFETCHED * case.workers)

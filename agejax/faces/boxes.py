@@ -11,11 +11,8 @@ def suppress(boxes_Nx4: np.ndarray, most: float, over_smaller: bool = False) -> 
     A box goes when it overlaps any better one by more than `most`, even one that itself goes: that is how the package
     does it, and not the usual greedy rule. Overlap is intersection over union or, with over_smaller, over the smaller.
     """
-    keep = [
-        start + np.flatnonzero(_worst(boxes_Nx4, start, over_smaller) <= most)
-        for start in range(0, len(boxes_Nx4), BLOCK)
-    ]
-    return np.concatenate(keep) if keep else np.zeros(0, int)
+    worst = [_worst(boxes_Nx4, start, over_smaller) for start in range(0, len(boxes_Nx4), BLOCK)]
+    return np.flatnonzero(np.concatenate(worst) <= most) if worst else np.zeros(0, int)
 
 
 def _worst(boxes_Nx4: np.ndarray, start: int, over_smaller: bool) -> np.ndarray:
@@ -36,10 +33,8 @@ def _worst(boxes_Nx4: np.ndarray, start: int, over_smaller: bool) -> np.ndarray:
 
 def square(boxes_Nx4: np.ndarray) -> np.ndarray:
     """Squares of the longer side about the same centres."""
-    centre, side = (
-        (boxes_Nx4[:, :2] + boxes_Nx4[:, 2:]) / 2,
-        (boxes_Nx4[:, 2:] - boxes_Nx4[:, :2]).max(1, keepdims=True),
-    )
+    centre = (boxes_Nx4[:, :2] + boxes_Nx4[:, 2:]) / 2
+    side = (boxes_Nx4[:, 2:] - boxes_Nx4[:, :2]).max(1, keepdims=True)
     return np.concatenate([centre - side / 2, centre + side / 2], 1)
 
 

@@ -25,7 +25,7 @@ WEIGHTS = {
     "rnet.lz4": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
     "onet.lz4": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
 }  # SHA-256
-INSTALL = "pip install 'agejax[faces]'"
+INSTALL, AGAIN = "pip install 'agejax[faces]'", "pip install --force-reinstall 'mtcnn==1.0.0'"
 
 
 @lru_cache(maxsize=1)
@@ -45,12 +45,11 @@ def _read_checked(file: Path, digest: str) -> list[np.ndarray]:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); reinstall it: {INSTALL}") from None
+        raise UserError(f"{file}: cannot be read ({error.strerror}); install it again: {AGAIN}") from None
     found = hashlib.sha256(data).hexdigest()
     if found != digest:
-        raise UserError(
-            f"{file}: SHA-256 {found[:12]}… is not that of mtcnn 1.0 ({digest[:12]}…); not opened. {INSTALL}"
-        )
+        wrong = f"SHA-256 {found[:12]}… is not that of mtcnn 1.0 ({digest[:12]}…)"
+        raise UserError(f"{file}: {wrong}, so it was not opened; install it again: {AGAIN}")
     import joblib  # comes with mtcnn
 
     return joblib.load(io.BytesIO(data))

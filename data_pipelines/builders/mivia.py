@@ -14,16 +14,16 @@ SHARES = {"train": 0.80, "val": 0.20}
 
 
 class Mivia(FaceSet):
-    """MIVIA Age: age as the set writes it, a real number that networks gave, not people. No identity, no σ.
+    """MIVIA Age: age in whole years (half up), from real numbers that networks gave, not people. No identity, no σ.
 
     The truth of its test set is not public. Our splits: a seeded random 4:1 by image, as papers use, train and val;
     protocol `stratified`: 4:1 within each year of age. The more than 9,000 people (of VGGFace2) are not named: they are
-    on both sides. `rounded`: ages to whole years, as the contest counts them.
+    on both sides. `rounded=false`: ages as they are written.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     NEEDS = f"the folder that holds `{NAME}.csv` and the folder `{NAME}`"
-    OPTIONS = {"rounded": False}  # noqa: RUF012
+    OPTIONS = {"rounded": True}  # noqa: RUF012
     EXPECTED = {"all": 575_073, "train": 460_058, "val": 115_015}  # noqa: RUF012
     HOMEPAGE = "https://gta2021.unisa.it"
     CITATION = (
