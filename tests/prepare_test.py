@@ -123,14 +123,13 @@ def test_without_a_detector_a_warning_says_what_to_install(tmp_path, capsys, mon
     assert prepare.main(arguments(tmp_path)) == 0
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and err.startswith("warning: whole pictures") and "agejax[faces]" in err
-    drawn(tmp_path, 6, points=False)
-    assert prepare.main(arguments(tmp_path, "--overwrite", "--detector=none")) == 0
+    assert prepare.main(arguments(tmp_path, "--overwrite", "--detector=none")) == 0  # even where there are points
     out, err = capsys.readouterr()
     assert err == "" and "faces by none: 0 found" in out and "6 pictures" in out
 
 
 def test_the_audit_is_shown_and_written_as_a_page(tmp_path, capsys):
-    file = drawn(tmp_path, 6, points=True)
+    drawn(tmp_path, 6, points=True)
     (tmp_path / "1.jpg").write_bytes((tmp_path / "0.jpg").read_bytes())
     assert prepare.main(arguments(tmp_path, "--detector=given")) == 0
     out = capsys.readouterr().out
@@ -140,7 +139,7 @@ def test_the_audit_is_shown_and_written_as_a_page(tmp_path, capsys):
     assert prepare.main(arguments(tmp_path, "--detector=given", "--audit")) == 0  # of what was prepared before
     out = capsys.readouterr().out
     assert "note:" in out and f"audit: {page}" in out and "0.jpg" in page.read_text()
-    assert file.exists()
+    assert prepare.main(arguments(tmp_path)) == 0 and "was prepared already" in capsys.readouterr().out
 
 
 def test_stored_faces_have_the_size_that_was_asked_for(tmp_path, capsys):

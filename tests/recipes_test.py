@@ -1,6 +1,7 @@
 """What a run says before it starts about the data it was given: mixed recipes, splits that share faces."""
 
 import csv
+import json
 
 import pytest
 import tiny
@@ -8,6 +9,7 @@ import tiny
 from data_pipelines import builders
 from data_pipelines.align import unlike
 from data_pipelines.detectors import WholeImage
+from experiments.check import shared_faces
 from experiments.run import main
 
 GIVEN = {"detector": {"name": "given"}, "template": "arcface", "size": 0}
@@ -24,6 +26,21 @@ GIVEN = {"detector": {"name": "given"}, "template": "arcface", "size": 0}
 )
 def test_what_two_recipes_differ_in(other, said):
     assert unlike(other, GIVEN) == said
+
+
+@pytest.mark.parametrize(
+    "name, trains, said",
+    [
+        ("x", "age", "splits of x share 2 pairs of identical files, 1,000 subjects: measured numbers will be too good"),
+        ("x", "identity", "splits of x share 2 pairs of identical files: measured numbers will be too good"),
+        ("x@fold", "age", "splits of x@fold share 3 pairs of near-duplicates: measured numbers will be too good"),
+        ("x@clean", "age", ""),
+    ],
+)
+def test_what_splits_share(name, trains, said):
+    none = {"identical": 0, "similar": 0, "subjects": 0}
+    across = {"": none | {"identical": 2, "subjects": 1000}, "fold": none | {"similar": 3}, "clean": none}
+    assert shared_faces(name, {"trains": trains, "audit": {"across": across}}) == said
 
 
 def whole_faces(drawn_data, folder) -> None:
@@ -62,4 +79,11 @@ def test_a_run_and_an_evaluation_warn_of_mixed_recipes_and_shared_faces(drawn_da
     assert "in another way than in training: detector none, not given" in capsys.readouterr().err
     evaluate[2] = f"--data_dir={drawn_data}"
     assert agejax(["evaluate", evaluate[0], "--data=synthetic", evaluate[2]]) == 0
+    assert capsys.readouterr().err == ""
+
+    card = tmp_path / "run/finetune/stage.json"  # as an older version wrote it
+    facts = json.loads(card.read_text())
+    del facts["description"]["recipe"]
+    card.write_text(json.dumps(facts))
+    assert agejax(["evaluate", f"--checkpoint={tmp_path / 'run'}", "--data=synthetic", evaluate[2]]) == 0
     assert capsys.readouterr().err == ""
