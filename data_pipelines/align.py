@@ -6,6 +6,7 @@ SphereFace moved by 8 px), multiplied by size/112, which is what public code doe
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -51,6 +52,7 @@ def choose(faces: Faces, height: int, width: int, box: tuple[float, float, float
     return int(np.argmin(((middles - (given[2:] + given[:2]) / 2) ** 2).sum(axis=1)))
 
 
+@lru_cache
 def template(size: int, alignment: Alignment) -> np.ndarray:
     """The five points in a crop of `size` px: float64 (5, 2), scaled about its centre by face_scale."""
     centre = (size - 1) / 2
@@ -63,13 +65,13 @@ def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     Both are (n, 2), the matrix is float64 (2, 3). As complex numbers: a = Σ conj(z)w / Σ|z|² of the centred
     points is scale and rotation at once. Raises ValueError where all points coincide.
     """
-    z = np.asarray(points, np.float64) @ (1, 1j)
-    w = np.asarray(target, np.float64) @ (1, 1j)
-    z_mean, w_mean = z.mean(), w.mean()
-    spread = np.sum(np.abs(z - z_mean) ** 2)
+    z = [complex(x, y) for x, y in np.asarray(points, np.float64).tolist()]  # too few for numpy to be quicker
+    w = [complex(x, y) for x, y in np.asarray(target, np.float64).tolist()]
+    z_mean, w_mean = sum(z) / len(z), sum(w) / len(w)
+    spread = sum(abs(p - z_mean) ** 2 for p in z)
     if not spread > 0:
         raise ValueError("the landmarks are all at one point")
-    a = np.vdot(z - z_mean, w - w_mean) / spread
+    a = sum((p - z_mean).conjugate() * (q - w_mean) for p, q in zip(z, w)) / spread
     t = w_mean - a * z_mean
     return np.array([[a.real, -a.imag, t.real], [a.imag, a.real, t.imag]])
 

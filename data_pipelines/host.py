@@ -43,19 +43,24 @@ def decode(data: bytes, reduction: int = 1, gray: bool = False) -> np.ndarray:
 
 
 def execute(
-    image: bytes | np.ndarray, plan: Plan, size: int, resize: Literal["antialias", "torch7"] = "antialias"
+    image: bytes | np.ndarray,
+    plan: Plan,
+    size: int,
+    resize: Literal["antialias", "torch7"] = "antialias",
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The crop that the plan describes: uint8 (size, size, 3) RGB, rounded and clipped at the end.
 
     image is encoded bytes or decoded RGB; black outside of it. Where the source has twice or more the
-    resolution of the crop it is first reduced by 2, 4 or 8: a bilinear warp alone would alias. Raises ValueError.
+    resolution of the crop it is first reduced by 2, 4 or 8: a bilinear warp alone would alias. `out` takes the crop
+    where it is to lie in a batch. Raises ValueError.
     """
     pixels, matrix = _at_scale(image, plan.matrix.astype(np.float64), bool(plan.gray))
     if plan.degrade == size:
-        return _recolour(_warp(pixels, matrix, size), plan)
+        return _recolour(_warp(pixels, matrix, size), plan, out)
     transposed = _warp(pixels, matrix[:, [1, 0, 2]], size)
     crop = _degrade(transposed, _degradation(size, int(plan.degrade), resize))
-    return _recolour(crop, plan)
+    return _recolour(crop, plan, out)
 
 
 def _warp(pixels: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
@@ -172,16 +177,22 @@ def _multiply(band: np.ndarray, padded: np.ndarray) -> np.ndarray:
     return (band @ windows).reshape(blocks * BLOCK, -1)
 
 
-def _recolour(image: np.ndarray, plan: Plan) -> np.ndarray:
-    """uint8 or float32, (S, S, 3) or the luma alone → uint8 (S, S, 3), rounded and clipped."""
+def _recolour(image: np.ndarray, plan: Plan, out: np.ndarray | None) -> np.ndarray:
+    """uint8 or float32, (S, S, 3) or the luma alone → uint8 (S, S, 3), rounded and clipped, in `out` if given."""
     gray = image.ndim == 2
+    last = None if gray else out
     if plan.colour.tolist() != [1, 1, 1]:
         mean = cv2.mean(image)
         matrix = np.array([_colour_factors(plan, mean[0])[1:]]) if gray else colour_matrix(plan, mean[:3])
-        image = cv2.transform(image, matrix)
+        image = cv2.transform(image, matrix, dst=last if image.dtype == np.uint8 else None)
     if image.dtype != np.uint8:  # cv2.add(image, 0, dtype=cv2.CV_8U) is one step, but takes twice the time
-        image = cv2.convertScaleAbs(cv2.threshold(image, 0, 0, cv2.THRESH_TOZERO, dst=image)[1])
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if gray else image
+        image = cv2.convertScaleAbs(cv2.threshold(image, 0, 0, cv2.THRESH_TOZERO, dst=image)[1], dst=last)
+    if gray:
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB, dst=out)
+    if out is None or image is out:
+        return image
+    np.copyto(out, image)
+    return out
 
 
 def _at_scale(image: bytes | np.ndarray, matrix: np.ndarray, gray: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -102,9 +102,9 @@ def train_batches(
     """
     if not len(source):
         raise ValueError("there are no examples to train on")
-    load = partial(_train_example, source, image_size, augmentation, alignment, _label_keys(target))
-    stream = order.stream(source, target, seed).random_map(load)
-    return _batches(stream, batch_size, start_step, loader, process_index, process_count)
+    load = partial(_load, source, image_size, alignment, _label_keys(target), augmentation.resize)
+    stream = order.stream(source, target, seed).random_map(partial(_draw, image_size, augmentation))
+    return _batches(stream, load, batch_size, start_step, loader, process_index, process_count)
 
 
 def eval_batches(
@@ -122,18 +122,19 @@ def eval_batches(
 
     Every process gets the same number of batches. Errors as in train_batches.
     """
-    load = partial(_eval_example, source, image_size, alignment, _label_keys(target))
+    load = partial(_load, source, image_size, alignment, _label_keys(target), "antialias")
     padded = -(-len(source) // batch_size) * batch_size
-    stream = grain.MapDataset.range(padded).map(load)
-    return _batches(stream, batch_size, 0, loader, process_index, process_count)
+    plan = plans.plain_plan(plans.IDENTITY, image_size)
+    stream = grain.MapDataset.range(padded).map(lambda row: (row, plan))
+    return _batches(stream, load, batch_size, 0, loader, process_index, process_count)
 
 
-def _batches(stream, batch_size, start_step, loader, process_index, process_count) -> Batches:
+def _batches(stream, load, batch_size, start_step, loader, process_index, process_count) -> Batches:
     if batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} cannot be divided among {process_count} processes")
     cv2.setNumThreads(0)
-    mine = stream.batch(batch_size // process_count, drop_remainder=True, batch_fn=_as_batch)
-    mine = mine[start_step * process_count + process_index :: process_count]
+    mine = stream.batch(batch_size // process_count, drop_remainder=True, batch_fn=list)
+    mine = mine[start_step * process_count + process_index :: process_count].map(load)
     buffer = max(loader.threads, loader.buffer)
     dataset = mine.to_iter_dataset(grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=buffer))
     if not loader.workers:
@@ -163,42 +164,42 @@ def _label_keys(target: str) -> tuple[str, str]:
     return KEYS[target]
 
 
-def _train_example(source, size, augmentation, alignment, keys, row: int, rng: np.random.Generator) -> tuple:
-    def make_plan(matrix):
-        return plans.sample_plan(rng, matrix, size, augmentation)
-
-    return _example(source, row, size, alignment, keys, make_plan, augmentation.resize)
+def _draw(size: int, augmentation: plans.Augmentation, row: int, rng: np.random.Generator) -> tuple[int, plans.Plan]:
+    """A row and what happens to its crop; so small a step that a batch of them runs before the first image is read."""
+    return row, plans.sample_plan(rng, plans.IDENTITY, size, augmentation)
 
 
-def _eval_example(source, size, alignment, keys, row: int) -> tuple:
-    if row >= len(source):
-        return np.zeros((size, size, 3), np.uint8), 0, 0, -1, 0, -1
-    return _example(source, row, size, alignment, keys, partial(plans.plain_plan, size=size))
+def _load(source, size, alignment, keys, resize, examples: list[tuple[int, plans.Plan]]) -> dict[str, np.ndarray]:
+    """Rows beyond the source are padding."""
+    images = np.empty((len(examples), size, size, 3), np.uint8)
+    columns = [
+        _fill(image, source, alignment, keys, resize, row, plan) if row < len(source) else _pad(image)
+        for image, (row, plan) in zip(images, examples)
+    ]
+    named = zip(COLUMNS.items(), zip(*columns))
+    return {"image": images} | {name: np.array(values, dtype) for (name, dtype), values in named}
 
 
-def _example(source, row, size, alignment, keys, make_plan, resize="antialias") -> tuple:
+def _fill(image, source, alignment, keys, resize, row, plan) -> tuple:
+    """Writes the crop; returns the other columns."""
     record = source[row]
     try:
-        image = _crop(record, size, alignment, make_plan, resize)
+        _crop(image, record, alignment, plan, resize)
     except ValueError as error:  # only a plain ValueError survives the way from a worker
         raise ValueError(f"{record['id']}: {error}") from None
-    label, sigma = (record[key] for key in keys)
-    return image, label, sigma, record["identity"], 1, row
+    return record[keys[0]], record[keys[1]], record["identity"], 1, row
 
 
-def _crop(record, size, alignment, make_plan, resize) -> np.ndarray:
+def _pad(image) -> tuple:
+    image[:] = 0
+    return 0, 0, -1, 0, -1
+
+
+def _crop(out, record, alignment, plan, resize) -> None:
     image, landmarks = record["image"], record["landmarks"]
     height = width = 0
-    if np.isnan(landmarks).any():  # only then the size of the image decides, and it must be decoded first
+    if np.isnan(landmarks[0, 0]):  # none; only then the size of the image decides, and it must be decoded first
         image = host.decode(image)
         height, width = image.shape[:2]
-    plan = make_plan(align.crop_matrix(landmarks, height, width, size, alignment))
-    return host.execute(image, plan, size, resize)
-
-
-def _as_batch(examples: list[tuple]) -> dict[str, np.ndarray]:
-    """Column by column, because np.stack takes as long for a number as for a picture."""
-    images, *columns = zip(*examples)
-    return {"image": np.stack(images)} | {
-        key: np.array(values, dtype) for (key, dtype), values in zip(COLUMNS.items(), columns)
-    }
+    matrix = align.crop_matrix(landmarks, height, width, len(out), alignment)
+    host.execute(image, plans.placed(plan, matrix), len(out), resize, out=out)

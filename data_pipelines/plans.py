@@ -6,6 +6,7 @@ degradation comes after the rotation and not before; and where a rotated crop re
 outside the photograph, it shows the photograph and not black.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal, NamedTuple
@@ -50,6 +51,7 @@ def _check(good: bool, name: str, value, allowed: str) -> None:
         raise ValueError(f"augmentation: {name} is {value!r}, allowed: {allowed}")
 
 
+IDENTITY = np.eye(2, 3)
 NO_AUGMENTATION = Augmentation(
     flip=0.0, gray=0.0, degrade=1.0, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0
 )
@@ -71,9 +73,8 @@ class Plan(NamedTuple):
 
 def plain_plan(matrix: np.ndarray, size: int) -> Plan:
     """The plan that only crops; matrix (2, 3) is source → crop, as align.crop_matrix gives it."""
-    to_source = np.linalg.inv(_square(matrix))[:2]
     return Plan(
-        matrix=to_source.astype(np.float32),
+        matrix=_as_array(_inverse(matrix)),
         gray=np.False_,
         degrade=np.int32(size),
         colour=np.ones(3, np.float32),
@@ -86,35 +87,52 @@ def sample_plan(rng: np.random.Generator, matrix: np.ndarray, size: int, augment
 
     Always draws eleven uniform numbers, so that switching one augmentation off leaves the others as they are.
     """
-    a, u = augmentation, rng.random(11)
-    signed = 2 * u - 1  # uniform in ±1
+    a, u = augmentation, rng.random(11).tolist()
+    signed = [2 * x - 1 for x in u]  # uniform in ±1
     smallest = min(size, max(2, round(a.degrade * size)))
-    centre = (size - 1) / 2
-    jitter = np.array([a.brightness, a.contrast, a.saturation])
-    to_source = (
-        np.linalg.inv(_square(matrix))
-        @ _mirror(size, flip=u[0] < a.flip)
-        @ _turn_back(centre, a.rotation * signed[3], 1 + a.zoom * signed[4], a.shift * size * signed[5:7])
-    )
+    shift = (a.shift * size * signed[5], a.shift * size * signed[6])
+    to_crop = _turn_back((size - 1) / 2, math.radians(a.rotation * signed[3]), 1 + a.zoom * signed[4], shift)
+    if u[0] < a.flip:
+        to_crop = _chain((-1.0, 0.0, size - 1.0, 0.0, 1.0, 0.0), to_crop)
     return Plan(
-        matrix=to_source[:2].astype(np.float32),
+        matrix=_as_array(_chain(_inverse(matrix), to_crop)),
         gray=np.bool_(u[1] < a.gray),
         degrade=np.int32(smallest + int(u[2] * (size - smallest + 1))),
-        colour=(1 + jitter * signed[7:10]).astype(np.float32),
+        colour=np.array(
+            [1 + a.brightness * signed[7], 1 + a.contrast * signed[8], 1 + a.saturation * signed[9]], np.float32
+        ),
         order=np.int32(u[10] * len(ORDERS)),
     )
 
 
-def _square(matrix: np.ndarray) -> np.ndarray:
-    return np.vstack([matrix, (0, 0, 1)])
+def placed(plan: Plan, matrix: np.ndarray) -> Plan:
+    """The plan that was made for a crop (with IDENTITY), for an image whose matrix source → crop is (2, 3)."""
+    to_crop = plan.matrix.ravel().tolist()
+    return plan._replace(matrix=_as_array(_chain(_inverse(matrix), to_crop)))
 
 
-def _mirror(size: int, flip: bool) -> np.ndarray:
-    return np.array([[-1.0, 0, size - 1], [0, 1, 0], [0, 0, 1]]) if flip else np.eye(3)
+Affine = tuple[float, float, float, float, float, float]  # (2, 3) by rows, in Python's numbers: numpy's cost 10 x more
 
 
-def _turn_back(centre: float, degrees: float, zoom: float, shift: np.ndarray) -> np.ndarray:
-    """(3, 3), output → crop: undoes zoom and rotation about the centre, then the shift in px."""
-    c, s = np.cos(np.deg2rad(degrees)) / zoom, np.sin(np.deg2rad(degrees)) / zoom
-    x, y = centre + shift
-    return np.array([[c, s, centre - c * x - s * y], [-s, c, centre + s * x - c * y], [0, 0, 1]])
+def _chain(outer: Affine, inner: Affine) -> Affine:
+    """The product: inner first."""
+    a, b, c, d, e, f = outer
+    u, v, w, x, y, z = inner
+    return a * u + b * x, a * v + b * y, a * w + b * z + c, d * u + e * x, d * v + e * y, d * w + e * z + f
+
+
+def _inverse(matrix: np.ndarray) -> Affine:
+    (a, b, c), (d, e, f) = matrix.tolist()
+    area = a * e - b * d
+    return e / area, -b / area, (b * f - c * e) / area, -d / area, a / area, (c * d - a * f) / area
+
+
+def _turn_back(centre: float, angle: float, zoom: float, shift: tuple[float, float]) -> Affine:
+    """Output → crop: undoes zoom and rotation (radians) about the centre, then the shift in px."""
+    c, s = math.cos(angle) / zoom, math.sin(angle) / zoom
+    x, y = centre + shift[0], centre + shift[1]
+    return c, s, centre - c * x - s * y, -s, c, centre + s * x - c * y
+
+
+def _as_array(affine: Affine) -> np.ndarray:
+    return np.array(affine, np.float32).reshape(2, 3)

@@ -257,6 +257,18 @@ def test_one_colour_matrix_is_all_the_steps(gray, order):
     assert np.abs(host.execute(noise(), blurred, S) - want.clip(0, 255)).max() < 0.51
 
 
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("jitter", [1.0, 1.2])
+@pytest.mark.parametrize("degrade", [S, S // 2])
+def test_a_crop_can_be_written_where_it_is_to_lie(gray, jitter, degrade):
+    colour = np.full(3, jitter, np.float32)
+    plan = plan_of(noise(), gray=np.bool_(gray), degrade=np.int32(degrade), colour=colour)
+    batch = np.full((3, S, S, 3), 7, np.uint8)
+    host.execute(noise(), plan, S, out=batch[1])
+    np.testing.assert_array_equal(batch[1], host.execute(noise(), plan, S))
+    assert (batch[[0, 2]] == 7).all()
+
+
 def test_grey_alone_is_the_luma_in_three_channels():
     crop = host.execute(noise(), plan_of(noise(), gray=np.True_), S)
     assert np.abs(crop - (noise() @ host.LUMA)[..., None]).max() < 0.9

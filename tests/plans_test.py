@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_pipelines.plans import NO_AUGMENTATION, ORDERS, Augmentation, plain_plan, sample_plan
+from data_pipelines.plans import IDENTITY, NO_AUGMENTATION, ORDERS, Augmentation, placed, plain_plan, sample_plan
 
 SIZE = 64
 CROP = np.array([(0.9, -0.1, 5.0), (0.1, 0.9, -7.0)])  # source → crop
@@ -32,6 +32,16 @@ def test_plans_have_fixed_shapes_and_dtypes(plan):
 
 def test_plain_plan_undoes_the_crop_matrix():
     np.testing.assert_allclose(to_crop(plain_plan(CROP, SIZE), 3, 50), (3, 50), atol=1e-4)
+
+
+def test_a_plan_made_for_the_crop_can_be_placed_in_an_image_later():
+    at_once = sample(7, Augmentation(zoom=0.2, shift=0.1))
+    later = placed(sample(7, Augmentation(zoom=0.2, shift=0.1), crop=IDENTITY), CROP)
+    np.testing.assert_allclose(later.matrix, at_once.matrix, rtol=1e-5, atol=2e-5)
+    for name, value in later._asdict().items():
+        assert (value.dtype, value.shape) == (DTYPES[name], SHAPES[name])
+        if name != "matrix":
+            np.testing.assert_array_equal(value, getattr(at_once, name))
 
 
 def test_no_augmentation_is_the_plain_plan():

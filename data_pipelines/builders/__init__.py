@@ -38,7 +38,7 @@ from data_pipelines.builders.synthetic import Synthetic
 from data_pipelines.builders.utkface import UtkFace
 from data_pipelines.builders.vggface2 import VggFace2
 from data_pipelines.detectors import Detector
-from data_pipelines.records import index
+from data_pipelines.records import index, reading
 from data_pipelines.records.build import make_recipe, scratch_folder, write_set
 from data_pipelines.records.face_set import DataError, FaceSet
 from data_pipelines.records.shards import Crop, Job
@@ -80,23 +80,13 @@ class Split:
         self.name, self.rows, self._folder = f"{folder}:{name}", rows, folder
         builder = tfds.builder_from_directory(folder)
         stored = "+".join(split for split in SPLITS if split in builder.info.splits)
-        self._source = builder.as_data_source(stored, decoders={"image": tfds.decode.SkipDecoding()})
+        self._source = builder.as_data_source(stored).data_source  # of encoded records
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, position: int) -> dict:
-        row = self._source[int(self.rows[position])]
-        numbers = {key: np.float32(row[key]) for key in ("age", "sigma", "attractiveness", "attractiveness_sigma")}
-        return {
-            "id": row["id"].decode(),
-            "image": row["image"],
-            **numbers,
-            "identity": np.int32(row["identity"]),
-            "gender": row["gender"].decode(),
-            "ethnicity": row["ethnicity"].decode(),
-            "landmarks": row["landmarks"],
-        }
+        return reading.parse(self._source[int(self.rows[position])])
 
     def column(self, label: str) -> np.ndarray:
         """A label of every record, without reading an image: as schema.py, or one of index.py's columns."""
