@@ -18,7 +18,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from data_pipelines import align, host, plans
+from data_pipelines import align, host, parcels, plans
 from data_pipelines.samplers import ClassBalanced, Shuffle, Source
 from data_pipelines.schema import LABELS
 
@@ -46,14 +46,11 @@ class Loader:
 
 
 class Batches:
-    """An iterator for `with`, so that worker processes and shared memory end. After an error it is over.
-
-    With workers a batch lies in shared memory: one that is still held when Python exits (a global of a script)
-    makes grain print a harmless traceback.
-    """
+    """An iterator for `with`, so that worker processes and shared memory end. After an error it is over."""
 
     def __init__(self, dataset: grain.IterDataset):
         self._iterator = iter(dataset)
+        self._receiver = parcels.Receiver()
 
     def __iter__(self) -> Iterator[dict]:
         return self
@@ -62,7 +59,8 @@ class Batches:
         if self._iterator is None:
             raise StopIteration
         try:
-            return next(self._iterator)
+            batch = next(self._iterator)
+            return self._receiver.unpack(batch) if isinstance(batch, parcels.Parcel) else batch
         except BaseException:
             self.close()  # grain would go on after an error and skip the batch
             raise
@@ -70,6 +68,7 @@ class Batches:
     def close(self) -> None:
         if self._iterator is not None:
             self._iterator.close()
+            self._receiver.close()
         self._iterator = None
 
     def __enter__(self) -> "Batches":
@@ -102,9 +101,9 @@ def train_batches(
     """
     if not len(source):
         raise ValueError("there are no examples to train on")
-    load = partial(_load, source, image_size, alignment, _label_keys(target), augmentation.resize)
+    load = partial(_load, source, alignment, _label_keys(target), augmentation.resize)
     stream = order.stream(source, target, seed).random_map(partial(_draw, image_size, augmentation))
-    return _batches(stream, load, batch_size, start_step, loader, process_index, process_count)
+    return _batches(stream, load, image_size, batch_size, start_step, loader, process_index, process_count)
 
 
 def eval_batches(
@@ -122,19 +121,20 @@ def eval_batches(
 
     Every process gets the same number of batches. Errors as in train_batches.
     """
-    load = partial(_load, source, image_size, alignment, _label_keys(target), "antialias")
+    load = partial(_load, source, alignment, _label_keys(target), "antialias")
     padded = -(-len(source) // batch_size) * batch_size
     plan = plans.plain_plan(plans.IDENTITY, image_size)
     stream = grain.MapDataset.range(padded).map(lambda row: (row, plan))
-    return _batches(stream, load, batch_size, 0, loader, process_index, process_count)
+    return _batches(stream, load, image_size, batch_size, 0, loader, process_index, process_count)
 
 
-def _batches(stream, load, batch_size, start_step, loader, process_index, process_count) -> Batches:
+def _batches(stream, load, image_size, batch_size, start_step, loader, process_index, process_count) -> Batches:
     if batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} cannot be divided among {process_count} processes")
     cv2.setNumThreads(0)
     mine = stream.batch(batch_size // process_count, drop_remainder=True, batch_fn=list)
-    mine = mine[start_step * process_count + process_index :: process_count].map(load)
+    mine = mine[start_step * process_count + process_index :: process_count]
+    mine = mine.map(partial(parcels.pack if loader.workers else _keep, load, image_size))
     buffer = max(loader.threads, loader.buffer)
     dataset = mine.to_iter_dataset(grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=buffer))
     if not loader.workers:
@@ -147,6 +147,7 @@ def _batches(stream, load, batch_size, start_step, loader, process_index, proces
 
 def _start_worker(worker_index: int, worker_count: int) -> None:
     cv2.setNumThreads(0)
+    parcels.give_back_at_exit()
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C goes to the workers too, but the parent saves first
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -155,7 +156,10 @@ def _start_worker(worker_index: int, worker_count: int) -> None:
 def _end_with_parent() -> None:
     """A parent that was killed cannot stop its workers, and they would wait for it for ever."""
     multiprocessing.parent_process().join()
-    os._exit(1)
+    try:
+        parcels.give_back()
+    finally:
+        os._exit(1)
 
 
 def _label_keys(target: str) -> tuple[str, str]:
@@ -169,15 +173,18 @@ def _draw(size: int, augmentation: plans.Augmentation, row: int, rng: np.random.
     return row, plans.sample_plan(rng, plans.IDENTITY, size, augmentation)
 
 
-def _load(source, size, alignment, keys, resize, examples: list[tuple[int, plans.Plan]]) -> dict[str, np.ndarray]:
-    """Rows beyond the source are padding."""
+def _keep(load, size: int, examples: list) -> dict[str, np.ndarray]:
     images = np.empty((len(examples), size, size, 3), np.uint8)
-    columns = [
+    return {"image": images} | load(examples, images)
+
+
+def _load(source, alignment, keys, resize, examples: list[tuple[int, plans.Plan]], images: np.ndarray) -> dict:
+    """Fills the images; returns the other columns. Rows beyond the source are padding."""
+    rows = [
         _fill(image, source, alignment, keys, resize, row, plan) if row < len(source) else _pad(image)
         for image, (row, plan) in zip(images, examples)
     ]
-    named = zip(COLUMNS.items(), zip(*columns))
-    return {"image": images} | {name: np.array(values, dtype) for (name, dtype), values in named}
+    return {name: np.array(values, dtype) for (name, dtype), values in zip(COLUMNS.items(), zip(*rows))}
 
 
 def _fill(image, source, alignment, keys, resize, row, plan) -> tuple:

@@ -193,6 +193,14 @@ def test_crops_are_aligned_and_whole_where_no_face_is_found():
     assert np.abs(crop.astype(int) - whole).mean() > 10
 
 
+def test_what_the_package_says_is_read_as_faces():
+    points = {"nose": [5, 6], "mouth_right": [9, 10], "right_eye": [3, 4], "left_eye": [1, 2], "mouth_left": [7, 8]}
+    (faces, no_one) = map(detect.as_faces, ([{"box": [1, 2, 3, 4], "keypoints": points, "confidence": 0.9}], []))
+    assert faces.boxes.tolist() == [[1, 2, 3, 4]] and faces.scores.tolist() == [np.float32(0.9)]
+    assert faces.points.tolist() == [[[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]]
+    assert [part.shape for part in no_one] == [(0, 4), (0,), (0, 5, 2)]
+
+
 def test_without_weights_there_is_a_remark_and_no_row(monkeypatch):
     def missing():
         raise UserError("MTCNN's weights come with the package mtcnn")

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import loaders, schema
+from data_pipelines import loaders, parcels, schema
 from data_pipelines.align import ARCFACE_112, Alignment
 from data_pipelines.loaders import Loader
 from data_pipelines.plans import NO_AUGMENTATION, Augmentation
@@ -226,3 +226,15 @@ def test_no_examples_is_an_error_for_training_and_nothing_for_evaluation():
 def test_loader_fields_out_of_range_are_an_error(fields):
     with pytest.raises(ValueError, match="loader"):
         Loader(**fields)
+
+
+def test_workers_leave_no_shared_memory_and_batches_outlive_them():
+    names, attach = [], parcels.SharedMemory
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parcels, "SharedMemory", lambda name: names.append(name) or attach(name))
+        batches = train(steps=6, loader=Loader(workers=2, threads=1))
+    assert 2 <= len(names) <= 12  # two workers, each with one batch in hand, and two in each of two queues
+    for name in names:
+        with pytest.raises(FileNotFoundError):
+            attach(name)
+    assert all(batch["image"].flags.owndata and batch["image"].any() for batch in batches)
