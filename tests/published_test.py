@@ -11,7 +11,7 @@ from raw_trees import made
 from data_pipelines import builders
 from data_pipelines.builders.agedb import AgeDb
 from data_pipelines.errors import DataError
-from data_pipelines.formats.folders import key
+from data_pipelines.folders import key
 from data_pipelines.formats.published import protocols, read
 from data_pipelines.records.face_set import Row
 

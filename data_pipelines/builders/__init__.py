@@ -38,8 +38,9 @@ from data_pipelines.builders.synthetic import Synthetic
 from data_pipelines.builders.utkface import UtkFace
 from data_pipelines.builders.vggface2 import VggFace2
 from data_pipelines.detectors import Detector
+from data_pipelines.formats import published
 from data_pipelines.records import index, reading
-from data_pipelines.records.build import make_recipe, scratch_folder, write_set
+from data_pipelines.records.build import make_recipe, read_rows, scratch_folder, write_set
 from data_pipelines.records.face_set import DataError, FaceSet
 from data_pipelines.records.shards import Crop, Job
 from data_pipelines.schema import SPLITS
@@ -177,7 +178,9 @@ def prepare(
     with scratch_folder(full_name(name), Path(data_dir)) as scratch:
         builder = _builder(name, scratch / "set", raw, options)
         job = Job(builder, scratch / "parts", detector, keep_points, crop)
-        made = write_set(job, full_name(name), scratch, max_bad_share, runner)
+        rows = read_rows(builder)
+        protocols = builder.protocols(rows) | published.protocols(builder, rows)
+        made = write_set(job, full_name(name), rows, protocols, scratch, max_bad_share, runner)
         place.parent.mkdir(parents=True, exist_ok=True)
         if place.exists():
             place.rename(scratch / "old")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.formats.folders import by_name, entries, entry, find_root, key, read_text
+from data_pipelines.folders import by_name, entries, entry, find_root, key, read_text
 from data_pipelines.records.face_set import FaceSet, Row, distinct, tfds
 from data_pipelines.splits import hash_split
 

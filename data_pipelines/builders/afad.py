@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from data_pipelines.formats.folders import entries, entry, find_root, key, read_text
+from data_pipelines.folders import entries, entry, find_root, key, read_text
 from data_pipelines.records.face_set import DataError, FaceSet, Row, number_identities, split_by_hash, tfds
 from data_pipelines.splits import random_split
 

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from data_pipelines.formats.folders import entries, find_root, key
+from data_pipelines.folders import entries, find_root, key
 from data_pipelines.records.face_set import FaceSet, Row, number_identities, split_by_hash, tfds
 
 NAME = re.compile(r"(\d+)_([^_]+)_(\d+)_([mf])\.jpe?g", re.IGNORECASE)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.formats.folders import by_name, entry, find_root, key, pictures, read_columns, read_rows
+from data_pipelines.folders import by_name, entry, find_root, key, pictures, read_columns, read_rows
 from data_pipelines.formats.sheets import number
 from data_pipelines.records.face_set import DataError, FaceSet, Row, tfds
 from data_pipelines.schema import GENDERS, SPLITS

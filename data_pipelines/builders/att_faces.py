@@ -3,7 +3,7 @@
 import collections
 import re
 
-from data_pipelines.formats.folders import entries, find_root, pictures
+from data_pipelines.folders import entries, find_root, pictures
 from data_pipelines.records.face_set import FaceSet, Row, number_identities, tfds
 from data_pipelines.splits import place
 

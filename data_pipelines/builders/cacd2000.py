@@ -4,7 +4,7 @@ import hashlib
 import unicodedata
 from pathlib import Path
 
-from data_pipelines.formats.folders import entry, find_root, key, pictures
+from data_pipelines.folders import entry, find_root, key, pictures
 from data_pipelines.formats.matlab import read_struct, text
 from data_pipelines.formats.sheets import number
 from data_pipelines.records.face_set import FaceSet, Row, number_identities, tfds

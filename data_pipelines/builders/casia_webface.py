@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from data_pipelines.builders.identification import Face, IdentitySet
-from data_pipelines.formats.folders import entry, find_root
+from data_pipelines.folders import entry, find_root
 from data_pipelines.records.face_set import tfds
 
 PERSON = re.compile(r"\d{5,}")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from data_pipelines.formats.folders import entry, find_root, pictures
+from data_pipelines.folders import entry, find_root, pictures
 from data_pipelines.formats.sheets import number, read_records
 from data_pipelines.records.face_set import FaceSet, Row, split_by_hash, tfds
 from data_pipelines.splits import random_split

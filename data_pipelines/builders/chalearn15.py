@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from data_pipelines.formats.folders import by_name, entries, entry, find_root, key, pictures
+from data_pipelines.folders import by_name, entries, entry, find_root, key, pictures
 from data_pipelines.formats.votes import read_votes
 from data_pipelines.records.face_set import DataError, FaceSet, Row, tfds
 from data_pipelines.schema import SPLITS

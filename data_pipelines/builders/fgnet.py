@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.formats.folders import by_name, entries, entry, find_root, key, pictures, read_text
+from data_pipelines.folders import by_name, entries, entry, find_root, key, pictures, read_text
 from data_pipelines.records.face_set import FaceSet, Row, number_identities, split_by_hash, tfds
 
 NAME = re.compile(r"(\d{3})A(\d{2})[a-z]?\.jpe?g", re.IGNORECASE)

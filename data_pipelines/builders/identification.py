@@ -13,9 +13,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from data_pipelines import align, schema
+from data_pipelines.folders import PICTURES, entries, entry, fingerprint, read_text
 from data_pipelines.formats import recordio
 from data_pipelines.formats.clean_lists import image_key, list_files, read_list
-from data_pipelines.formats.folders import PICTURES, entries, entry, fingerprint, read_text
 from data_pipelines.records.face_set import DataError, FaceSet, Row, number_identities
 from data_pipelines.splits import place
 

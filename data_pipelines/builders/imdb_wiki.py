@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.formats.folders import entry, find_root, key, pictures
+from data_pipelines.folders import entry, find_root, key, pictures
 from data_pipelines.formats.imdb_wiki_mat import Photo, read_photos
 from data_pipelines.records.face_set import DataError, FaceSet, Row, number_identities, split_by_hash, tfds
 from data_pipelines.splits import random_split

@@ -4,7 +4,7 @@ import hashlib
 import math
 from pathlib import Path
 
-from data_pipelines.formats.folders import PICTURES, by_name, entry, find_root, key, pictures, read_rows
+from data_pipelines.folders import PICTURES, by_name, entry, find_root, key, pictures, read_rows
 from data_pipelines.formats.sheets import number
 from data_pipelines.records.face_set import FaceSet, Row, tfds
 from data_pipelines.splits import random_split

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.builders.morph_protocols import morph_protocols
-from data_pipelines.formats.folders import by_name, entries, entry, find_root, key, read_columns, read_rows
+from data_pipelines.folders import by_name, entries, entry, find_root, key, read_columns, read_rows
 from data_pipelines.records.face_set import FaceSet, Row, number_identities, split_by_hash, tfds
 
 NAME = re.compile(r"(?P<id_num>\d+)_(?P<number>\d+)(?P<gender>[MF])(?P<age>\d+)\.jpe?g", re.IGNORECASE)

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from data_pipelines import schema
 from data_pipelines.builders.identification import Face, IdentitySet
+from data_pipelines.folders import entries, entry, find_root, key
 from data_pipelines.formats.celeb_tables import Layout, find_layout, read_image, read_places
-from data_pipelines.formats.folders import entries, entry, find_root, key
 from data_pipelines.records.face_set import Row, tfds
 
 MID = re.compile(r"[mg]\.\w+")

@@ -5,7 +5,7 @@ import re
 import statistics
 from pathlib import Path
 
-from data_pipelines.formats.folders import entry, find_root, pictures
+from data_pipelines.folders import entry, find_root, pictures
 from data_pipelines.formats.sheets import number, read_records, readable_sheets
 from data_pipelines.records.face_set import DataError, FaceSet, Row, split_by_hash, tfds
 from data_pipelines.splits import random_split

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.formats.folders import entry, find_root, pictures, read_text
+from data_pipelines.folders import entry, find_root, pictures, read_text
 from data_pipelines.formats.sheets import number, read_records
 from data_pipelines.records.face_set import FaceSet, Row, split_by_hash, tfds
 

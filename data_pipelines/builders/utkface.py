@@ -6,7 +6,7 @@ import re
 from fnmatch import fnmatch
 from pathlib import Path
 
-from data_pipelines.formats.folders import entries, entry, find_root, key
+from data_pipelines.folders import entries, entry, find_root, key
 from data_pipelines.formats.landmark_lists import fits, read_points
 from data_pipelines.records.face_set import DataError, FaceSet, Row, split_by_hash, tfds
 from data_pipelines.splits import random_split

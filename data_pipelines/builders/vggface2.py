@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from data_pipelines.builders.identification import Face, IdentitySet
-from data_pipelines.formats.folders import entry, find_root
+from data_pipelines.folders import entry, find_root
 from data_pipelines.formats.vggface2_lists import corners, read_genders, read_numbers, usable
 from data_pipelines.records.face_set import DataError, Row, tfds
 

@@ -1,1 +1,1 @@
-"""How data sets are written down: folders, lists, tables and record files, each in the forms that copies have."""
+"""How data sets are written down: lists, tables and record files, each in the forms that copies have."""

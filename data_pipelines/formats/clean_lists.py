@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_pipelines.errors import DataError
-from data_pipelines.formats.folders import key
+from data_pipelines.folders import key
 
 ENDING = re.compile(r"(_align)?\.(jpe?g|png|bmp|webp)$", re.IGNORECASE)  # some unpackers add _align
 FLAT = re.compile(r"([mg]\.\w+)_(\d+-.+)")  # a Freebase id may hold _ itself

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.formats.folders import read_text
+from data_pipelines.folders import read_text
 
 CROP = np.array([[63, 62], [134, 62], [99, 102], [67, 138], [130, 138]], np.float32)
 """About where the five points lie in a crop: dlib's mean face in the 200 px that its aligned crops have."""

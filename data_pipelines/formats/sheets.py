@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_pipelines.errors import DataError
-from data_pipelines.formats.folders import entries, key, read_rows
+from data_pipelines.folders import entries, key, read_rows
 
 SEARCHED = 20  # rows in which a header is looked for: titles may stand above it
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.errors import DataError
-from data_pipelines.formats.folders import key, read_rows, read_text
+from data_pipelines.folders import key, read_rows, read_text
 from data_pipelines.formats.table import SPLIT_NAMES
 from data_pipelines.schema import SPLITS
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.formats.folders import read_text
+from data_pipelines.folders import read_text
 
 GENDERS = {"m": "male", "f": "female"}
 

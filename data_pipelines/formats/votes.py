@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.formats.folders import PICTURES, key, read_rows
+from data_pipelines.folders import PICTURES, key, read_rows
 from data_pipelines.formats.sheets import number, read_sheet
 from data_pipelines.records.face_set import FaceSet
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.formats import published
 from data_pipelines.records import index
 from data_pipelines.records.face_set import DataError, FaceSet, Row
 from data_pipelines.records.progress import faces_progress
@@ -30,12 +29,18 @@ Runner = Callable[[Callable[[Part], None], list[Part]], None]
 """Calls a function for every part, somewhere: what beam.runner() gives."""
 
 
-def write_set(job: Job, name: str, scratch: Path, max_bad_share: float | None, runner: Runner | None) -> Path:
-    """Writes the whole set below scratch and returns its folder. Raises DataError."""
-    builder, folder = job.builder, job.folder
-    rows = _checked_rows(builder)
-    protocols = builder.protocols(rows) | published.protocols(builder, rows)
-    parts = _parts(rows)
+def write_set(
+    job: Job,
+    name: str,
+    rows: list[Row],
+    protocols: dict[str, list[str]],
+    scratch: Path,
+    max_bad_share: float | None,
+    runner: Runner | None,
+) -> Path:
+    """Writes the whole set below scratch and returns its folder. rows and protocols as FaceSet has them, the rows
+    through read_rows(). Raises DataError."""
+    builder, folder, parts = job.builder, job.folder, _parts(rows)
     _check_plan(scratch, folder, {"name": name, "source": builder.made_from(), "recipe": make_recipe(job)})
     share = builder.MAX_BAD_SHARE if max_bad_share is None else max_bad_share
     outcome = _Outcome(builder, folder, len(rows), share)
@@ -129,7 +134,8 @@ class _Outcome:
         return ", ".join(self.named[:NAMED]) + (", …" if len(self.named) > NAMED else "")
 
 
-def _checked_rows(builder: FaceSet) -> list[Row]:
+def read_rows(builder: FaceSet) -> list[Row]:
+    """The builder's rows, checked: there are some, each is in a split, no two have one id. Raises DataError."""
     rows = builder.rows()
     if not rows:
         why = f"; {builder.skipped[0].file}: {builder.skipped[0].reason}" if builder.skipped else ""

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from data_pipelines import schema
 from data_pipelines.errors import DataError
-from data_pipelines.formats.folders import fingerprint, key
+from data_pipelines.folders import fingerprint, key
 from data_pipelines.splits import hash_split
 
 
