@@ -1,5 +1,6 @@
 """Who is measured against whom, and that all of them do the same work; how fast they are is not tested."""
 
+import contextlib
 import itertools
 import json
 import types
@@ -90,8 +91,10 @@ def test_work_done_ahead_does_not_count_and_is_done_anew_before_the_next_one_is_
     assert clock.did[:5] == ["ready"] * 4 + [("wait", 8.0)]
 
 
-def test_a_step_longer_than_a_round_is_measured_once(clock):
-    assert take_turns({"a": clock.contestant("a", itertools.repeat(7))}, seconds=1)["a"] == [10 / 7] * rounds.ROUNDS
+@pytest.mark.parametrize("seconds", [0, 1])
+def test_a_step_longer_than_a_round_is_measured_once(clock, seconds):
+    speeds = take_turns({"a": clock.contestant("a", itertools.repeat(7))}, seconds)
+    assert speeds["a"] == [10 / 7] * rounds.ROUNDS and clock.did.count("a") == 2 * rounds.ROUNDS
 
 
 def test_rows_hold_medians_and_ratios_of_speeds():
@@ -131,9 +134,34 @@ def test_peers_stand_in_the_table_with_their_ratio(capsys):
 def test_a_prepared_set_is_read_and_not_drawn(small, drawn_data, monkeypatch):
     monkeypatch.setattr(loader.builders, "prepare", None)
     whole = loader.builders.open_split("synthetic", drawn_data, "all")
-    examples = loader.open_examples(Settings("synthetic", drawn_data), drawn_data, FACES)
-    assert len(examples) == min(FACES, len(whole))
+    examples = loader.open_examples(Settings("synthetic", drawn_data), drawn_data, 10)
+    assert len(examples) == 10 < len(whole)
     assert [examples[row]["id"] for row in (0, 5)] == [whole[row]["id"] for row in (0, 5)]
+
+
+def test_as_many_faces_are_drawn_as_are_asked_for(small, tmp_path):
+    examples = loader.open_examples(Settings(), tmp_path, 12)
+    assert {examples[row]["id"] for row in range(len(examples))} == {f"{row:06d}" for row in range(12)}
+    assert host.decode(examples[3]["image"]).shape == (64, 64, 3)
+
+
+def test_every_contestant_does_the_work_of_the_case(small, monkeypatch, tmp_path):
+    work, train = [], loader.train_batches
+
+    def spy(examples, **options):
+        work.append((options["augmentation"], options["loader"].workers))
+        return train(examples, **options | {"loader": loader.Loader()})
+
+    def peer(batch_size, augmentation, workers):
+        assert (augmentation, workers) == work[-1]
+        return contextlib.nullcontext(itertools.repeat(batch_size))
+
+    monkeypatch.setattr(loader, "train_batches", spy)
+    examples = loader.open_examples(Settings(), tmp_path, FACES)
+    cases = [loader.Case("a", NO_AUGMENTATION, 0), loader.Case("b", Augmentation(flip=0.25), 2)]
+    for case in cases:
+        assert list(loader._speeds(case, examples, {"peer": peer}, 0.01)) == [OURS, "peer"]
+    assert work == [(case.augmentation, case.workers) for case in cases]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +206,7 @@ def test_detection_is_measured_alone_and_with_decoding_and_alignment(small, monk
     ]
     assert min(row.value for row in rows) > 0
     assert all(image.shape == (64, 64, 3) for image in given.seen)
-    assert not np.array_equal(given.seen[0], given.seen[1])
+    assert len({image.tobytes() for image in given.seen[:FACES]}) == FACES
     np.testing.assert_array_equal(given.seen[0], given.seen[FACES])  # round and round
 
 

@@ -158,6 +158,12 @@ def test_an_example_is_augmented_anew_in_every_epoch_but_the_same_way_for_the_sa
     assert len(set(digests(train(source, 4, 1, NO_AUGMENTATION)))) == 1
 
 
+def test_the_kernel_of_the_degradation_is_the_one_asked_for():
+    kernels = (Augmentation(resize=resize) for resize in ("antialias", "torch7"))
+    one, other = (digests(train(steps=1, augmentation=augmentation)) for augmentation in kernels)
+    assert one != other
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_restart_goes_on_as_if_there_had_been_none(threads):
     loader = Loader(threads=threads)
@@ -229,12 +235,13 @@ def test_loader_fields_out_of_range_are_an_error(fields):
 
 
 def test_workers_leave_no_shared_memory_and_batches_outlive_them():
-    names, attach = [], parcels.SharedMemory
+    attached, attach = [], parcels.SharedMemory
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parcels, "SharedMemory", lambda name: names.append(name) or attach(name))
+        patch.setattr(parcels, "SharedMemory", lambda name: attached.append(attach(name)) or attached[-1])
         batches = train(steps=6, loader=Loader(workers=2, threads=1))
-    assert 2 <= len(names) <= 12  # two workers, each with one batch in hand, and two in each of two queues
-    for name in names:
+    assert 2 <= len(attached) <= 6
+    for segment in attached:
+        assert segment.buf is None  # closed
         with pytest.raises(FileNotFoundError):
-            attach(name)
+            attach(segment.name)
     assert all(batch["image"].flags.owndata and batch["image"].any() for batch in batches)

@@ -77,6 +77,7 @@ def test_shift_moves_the_crop_by_its_share():
     offsets = np.array([to_crop(sample(i, only(shift=0.125)), 0, 0) for i in range(400)])
     assert np.abs(offsets).max() <= 8 + 1e-4
     assert (offsets.max(axis=0) > 7.8).all() and (offsets.min(axis=0) < -7.8).all()
+    assert abs(np.corrcoef(offsets.T)[0, 1]) < 0.25  # standard deviation 0.05
 
 
 def test_degrade_is_uniform_from_half_the_size_to_the_size():
