@@ -103,7 +103,7 @@ def _metrics(test: dict, target: str) -> str:
         bounds = (intervals.get("cs") or {}).get(k)
         rows.append((f"CS@{k}", _cell(shares.get(k), 1, " %", 100.0), _interval(bounds, 1, 100.0)))
     note = "Bootstrap over examples: other test sets of this size, not other trainings." if intervals else ""
-    return f'{_table([("", "value", "95 % interval"), *rows])}<p class="small">{note}</p>'
+    return f'{plots.table([("", "value", "95 % interval"), *rows])}<p class="small">{note}</p>'
 
 
 def _figures(test: dict, rows: dict, target: str) -> str:
@@ -169,7 +169,7 @@ def _training(workdir: Path, results: dict, config: dict) -> str:
     curves = "".join(_curves(f"stage{i}", name, metrics[name], units.get(name)) for i, name in enumerate(stages))
     keys = dict.fromkeys(key for facts in stages.values() for key in facts)
     rows = [(escape(key).replace("_", " "), *(_fact(part.get(key)) for part in stages.values())) for key in keys]
-    table = f'<div class="scroll">{_table([("", *map(escape, stages)), *rows])}</div>'
+    table = f'<div class="scroll">{plots.table([("", *map(escape, stages)), *rows])}</div>'
     notes = "".join(f"<p>{escape(name)}: left out, as {escape(why)}</p>" for name, why in left_out.items())
     notes += "".join(f"<p>warning: {escape(text)}</p>" for text in results.get("warnings") or [])
     return curves + (table if stages else NOT_MEASURED) + notes
@@ -219,12 +219,6 @@ def _fact(value) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{escape(name)} {_fact(part)}" for name, part in value.items())
     return f"{value:,}" if type(value) is int else escape(str(value))
-
-
-def _table(rows) -> str:
-    """Rows of markup, the first of them the heads, and the first cell of each its name."""
-    lines = (f"<tr><th>{name}</th><td>" + "</td><td>".join(cells) + "</td></tr>" for name, *cells in rows)
-    return f"<table>{''.join(lines)}</table>"
 
 
 PAGE = Template("""<!doctype html>

@@ -62,7 +62,7 @@ def test_utkface_photographs(tmp_path, up):
     assert rows["part2/53__0_20170116184028385.jpg"].labels["landmarks"] is None
     why = "the name is not <age>_<gender 0-1>_<race 0-4>_<date>.jpg"
     assert reasons(builder) == {"part1/8_0.jpg": why, "part3/26_2_2_20170116184028385.jpg": why}
-    assert not builder.warnings and not builder.POINTS and not builder.EXPECTED
+    assert not builder.warnings and not builder.cropped and not builder.EXPECTED
     assert set(splits(rows).values()) == {"train", "val", "test"}
     assert Counter(builder.protocols(list(rows.values()))["rs80_20"]) == {"train": 6, "test": 1}
 
@@ -82,7 +82,7 @@ def test_utkface_crops_have_the_same_labels_and_splits(tmp_path):
     assert splits(rows) == {named[id]: split for id, split in splits(found).items()}
     points = rows["61_1_20170109150557335.jpg.chip.jpg"].labels["landmarks"]
     np.testing.assert_allclose(points, [[63, 62], [135, 62], [99, 98], [63, 134], [135, 134]])
-    assert builder.POINTS and builder.EXPECTED == {"all": 23_708} and not builder.warnings
+    assert builder.cropped and builder.EXPECTED == {"all": 23_708} and not builder.warnings
     assert list(reasons(builder)) == ["61_1_20170109.chip.png"]
     assert {builder.split_key(f"a/{name}") for name in (*named, *named.values())} == set(map(builder.split_key, named))
     pictures(tmp_path / "more" / "utkface", *named.values())

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_pipelines.builders.aaf import Aaf
 from data_pipelines.builders.afad import Afad
@@ -79,9 +78,7 @@ class Split:
 
     def __init__(self, folder: Path, name: str, rows: Sequence[int]):
         self.name, self.rows, self._folder = f"{folder}:{name}", rows, folder
-        builder = tfds.builder_from_directory(folder)
-        stored = "+".join(split for split in SPLITS if split in builder.info.splits)
-        self._source = builder.as_data_source(stored).data_source  # of encoded records
+        self._source = reading.open_stored(folder)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -42,10 +42,10 @@ class UtkFace(FaceSet):
 
     @property
     def EXPECTED(self) -> dict[str, int]:
-        return {"all": 23_708} if self.POINTS else {}
+        return {"all": 23_708} if self.cropped else {}
 
     @property
-    def POINTS(self) -> bool:
+    def cropped(self) -> bool:
         """Whether the pictures are the crops."""
         return key(self._folders[0].name) not in PARTS
 
@@ -54,11 +54,11 @@ class UtkFace(FaceSet):
 
     def rows(self) -> list[Row]:
         points, rows = read_points(self._lists(), self.split_key, self.warn), []
-        if points and not fits(list(points.values()), self.POINTS):
+        if points and not fits(list(points.values()), self.cropped):
             self.warn("the points of landmark_list_part*.txt are not in pixels of these pictures: not used")
             points = {}
         for file in (file for folder in self._folders for file in entries(folder)):
-            id_ = file.name if self.POINTS else f"{key(file.parent.name)}/{file.name}"
+            id_ = file.name if self.cropped else f"{key(file.parent.name)}/{file.name}"
             name = self.split_key(file.name)
             if match := NAME.fullmatch(name):
                 known = int(match[1]), GENDERS[int(match[2])], RACES[int(match[3])]

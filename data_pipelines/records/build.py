@@ -9,14 +9,13 @@ import fcntl
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.records import index
+from data_pipelines.records import index, reading
 from data_pipelines.records.face_set import DataError, FaceSet, Row
 from data_pipelines.records.progress import faces_progress
 from data_pipelines.records.shards import PART, Job, Part, sidecar, write_part
@@ -41,7 +40,8 @@ def write_set(
     """Writes the whole set below scratch and returns its folder. rows and protocols as FaceSet has them, the rows
     through read_rows(). Raises DataError."""
     builder, folder, parts = job.builder, job.folder, _parts(rows)
-    _check_plan(scratch, folder, {"name": name, "source": builder.made_from(), "recipe": make_recipe(job)})
+    source = builder.made_from()
+    _check_plan(scratch, folder, {"name": name, "source": source, "recipe": make_recipe(job)})
     share = builder.MAX_BAD_SHARE if max_bad_share is None else max_bad_share
     outcome = _Outcome(builder, folder, len(rows), share)
     write_all(job, parts, outcome, runner)
@@ -58,7 +58,10 @@ def write_set(
     index.write(place, columns)
     left_out = [(file, reason) for file, reason, _ in builder.skipped] + skipped
     recipe = make_recipe(job, looked=bool((columns["faces"] >= 0).any()))
-    summary = index.summarise(builder, name, columns, left_out, recipe, _ids(place))
+    stored = reading.open_stored(place)
+    summary = index.summarise(
+        builder, name, source, columns, left_out, recipe, lambda row: reading.parse(stored[row])["id"]
+    )
     text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
     (place / index.SUMMARY).write_text(text, encoding="utf-8", errors="replace")
     return place
@@ -181,14 +184,6 @@ def _check_plan(scratch: Path, folder: Path, plan: dict) -> None:
         (scratch / PLAN).write_text(text, encoding="utf-8")
 
 
-def _ids(place: Path) -> Callable[[int], str]:
-    skip = {"image": tfds.decode.SkipDecoding()}
-    builder = tfds.builder_from_directory(place)
-    present = "+".join(split for split in SPLITS if split in builder.info.splits)
-    source = builder.as_data_source(present, decoders=skip)
-    return lambda row: source[row]["id"].decode()
-
-
 @contextlib.contextmanager
 def scratch_folder(name: str, data_dir: Path) -> Iterator[Path]:
     """A hidden folder in data_dir for one build at a time. It stays when the build is interrupted, and only then."""
@@ -220,7 +215,7 @@ def _quiet_tfds():
     """Its announcements go to stdout as if they were results, and its bars do not know how many faces there are."""
     tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(None), warnings.catch_warnings():
+        with contextlib.redirect_stdout(None):
             yield
     finally:
         tfds.enable_progress_bar()

@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 
 from data_pipelines import audit
+from data_pipelines.audit import PROTOCOL
 from data_pipelines.records.face_set import FaceSet
 from data_pipelines.records.shards import LABELS, Part, sidecar
 from data_pipelines.schema import SPLITS
 
 SUMMARY, INDEX = "summary.json", "index.npz"
-PROTOCOL = "protocol:"
 COUNTED = ("age", "sigma", "attractiveness", "identity", "gender", "ethnicity", "landmarks")
 STORED = (*LABELS, "points", "faces", "sha256", "phash")
 NAMED = 1000  # ids of pictures without a face that the summary names
@@ -64,15 +64,16 @@ def read_all(place: Path) -> dict[str, np.ndarray]:
         return {column: stored[column] for column in stored.files}
 
 
-def summarise(builder: FaceSet, name: str, columns: dict, skipped: list, recipe: dict, ids) -> dict:
-    """What summary.json holds; equal input gives equal content. ids: row → id, asked for a few rows only."""
+def summarise(builder: FaceSet, name: str, source: dict, columns: dict, skipped: list, recipe: dict, ids) -> dict:
+    """What summary.json holds; equal input gives equal content. source: builder.made_from(); ids: row → id, asked
+    for a few rows only."""
     parts = {split: columns["split"] == number for number, split in enumerate(SPLITS)}
     parts = {split: mask for split, mask in parts.items() if mask.any()}
     known = {label: int(_known(columns, label).sum()) for label in COUNTED}
     total, everyone = len(columns["split"]), columns["identity"]
     summary = {
         "name": name,
-        "source": builder.made_from(),
+        "source": source,
         "trains": builder.TRAINS,
         "splits": {split: int(mask.sum()) for split, mask in parts.items()},
         "protocols": {

@@ -98,7 +98,7 @@ def write_part(job: Job, part: Part, advance: Callable[[], None] = lambda: None)
             if example.record is None:
                 skipped.append((row.id, example.reason))
                 continue
-            kept.append((part.first + position, example._replace(pixels=None), len(example.record["image"])))
+            kept.append((part.first + position, example._replace(pixels=None)))
             yield row.id, _serialize(job.builder, example.record)
             example.record["image"] = b""
 
@@ -205,12 +205,11 @@ def _digest(part: Part) -> str:
 
 
 def _write_sidecar(file: Path, digest: str, kept: list, skipped: list) -> None:
-    examples = [example for _, example, _ in kept]
+    examples = [example for _, example in kept]
     columns = {label: np.array([example.record[label] for example in examples]) for label in LABELS}
     columns |= {
         "digest": np.array(digest),
-        "row": np.array([row for row, _, _ in kept], np.int64),
-        "bytes": np.array([size for _, _, size in kept], np.int64),
+        "row": np.array([row for row, _ in kept], np.int64),
         "points": np.array([_has_points(example.record) for example in examples], bool),
         "faces": np.array([example.faces for example in examples], np.int16),
         "sha256": np.array([example.sha256 for example in examples], np.uint64),
