@@ -9,13 +9,14 @@ from pathlib import PurePath
 from typing import Any
 
 from agejax.labels import LabelGrid
-from agejax.models.network import BACKBONES
+from agejax.models.inputs import Inputs
+from agejax.models.network import FAMILIES
 from agejax.objectives import OBJECTIVES
 from data_pipelines.align import Alignment
 from data_pipelines.errors import UserError
 from data_pipelines.samplers import ORDERS, SELECTIONS
 
-TYPES = BACKBONES | OBJECTIVES | SELECTIONS | ORDERS | {cls.__name__: cls for cls in (LabelGrid, Alignment)}
+TYPES = FAMILIES | OBJECTIVES | SELECTIONS | ORDERS | {cls.__name__: cls for cls in (LabelGrid, Alignment, Inputs)}
 
 
 def encode(value: Any) -> Any:

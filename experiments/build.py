@@ -95,7 +95,7 @@ def run_stage(experiment: Experiment, number: int, stage: Stage, description, so
         state, summary = loop.train(
             plan,
             state,
-            make_train_step(network, description.objective, optimizer, mesh),
+            make_train_step(network, description.objective, optimizer, mesh, seed),
             partial(open_training, experiment, stage, examples, seed),
             make_validation(experiment, stage, description, mesh),
             description.objective.measures,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agejax.models.vgg import VGG
 from agejax.training.stages import Stage
@@ -21,7 +21,8 @@ class Experiment:
     """Prepared data set, as `synthetic`, `synthetic/mugshot`, `aaf`, `manifest`."""
     recipe: Literal["paper", "official"] = "paper"
     """paper: formulas as printed; official: as the authors' code has them. It has shaped the stages above."""
-    model: VGG = VGG()
+    model: Any = VGG()
+    """Options of a family of agejax.models.network.FAMILIES."""
     image_size: int = 224
     """Pixels."""
     alignment: Alignment = Alignment()
@@ -47,7 +48,7 @@ class Experiment:
     def __post_init__(self):
         if self.image_size < self.model.min_image_size:
             raise UserError(
-                f"image_size {self.image_size} is too small for five poolings: give {self.model.min_image_size} or more"
+                f"image_size {self.image_size} is too small for the network: give {self.model.min_image_size} or more"
             )
         for name in ("eval_batch_size", "checkpoint_epochs", "validate_epochs"):
             if not getattr(self, name) > 0:

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from agejax import parameters
+from agejax.models.heads import linear
+from agejax.models.inputs import FACES
 from agejax.models.layers import max_pool
-from agejax.models.network import init_variables, make_network, normalise, variable_shapes
+from agejax.models.network import init_variables, make_network, variable_shapes
 from agejax.models.vgg import VGG
 
 
 def variables_of(backbone, head_size=101, size=32, **kwargs):
-    network = make_network(backbone, head_size, **kwargs)
+    network = make_network(backbone, linear(head_size), **kwargs)
     return network, init_variables(jax.random.key(0), network, size)
 
 
@@ -26,7 +28,7 @@ def variables_of(backbone, head_size=101, size=32, **kwargs):
 )
 def test_parameter_counts_are_the_papers(backbone, expected):
     """DLDL-v2 rounds them to 3.7 M and 0.9 M; the exact ones follow from its layer table at K = 101."""
-    network = make_network(backbone, 101)
+    network = make_network(backbone, linear(101))
     assert parameters.count(variable_shapes(network, 32)["params"]) == expected
 
 
@@ -60,7 +62,7 @@ def test_features_are_the_mean_of_the_pooled_map():
 def test_normalise_is_per_channel_over_unit_range():
     image = np.array([0, 128, 255], np.uint8).reshape(1, 1, 1, 3)
     expected = [(0 - 0.5958) / 0.2693, (128 / 255 - 0.4637) / 0.2409, (1 - 0.4065) / 0.2352]
-    np.testing.assert_allclose(normalise(image)[0, 0, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(FACES.normalise(image)[0, 0, 0], expected, rtol=1e-6)
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_the_rest_float32():

@@ -179,7 +179,7 @@ def test_one_stage_alone_ends_before_the_result_and_lets_the_rest_follow(tiny_ru
         ([tiny.CONFIG, "--recipe=offical"], "--recipe: invalid choice: 'offical'"),
         (["--config=aaf_tiny", "--recipe=official"], "aaf_tiny offers no choice of recipe"),
         ([tiny.CONFIG, "--data=syntetic"], "no data set 'syntetic': did you mean synthetic"),
-        ([tiny.CONFIG, "--image_size=16"], "image_size 16 is too small for five poolings: give 32 or more"),
+        ([tiny.CONFIG, "--image_size=16"], "image_size 16 is too small for the network: give 32 or more"),
         ([tiny.CONFIG, "--finetune.objective=ExpectationRegresion"], "did you mean ExpectationRegression?"),
         ([tiny.CONFIG, "--finetune.examples=Nshot"], "unknown examples 'Nshot'; did you mean NShot?"),
         ([tiny.CONFIG, "--finetune.order=ClassBalanced", "--finetune.order.width=0"], "width must be above 0, got 0"),

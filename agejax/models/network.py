@@ -1,53 +1,62 @@
-"""A trunk (images → features) and a head (features → logits), named so that a trunk moves between objectives."""
+"""A trunk (images → features) and a head (features → outputs), named so that a trunk moves between objectives.
+
+A backbone is a frozen dataclass of a family's options, and gives
+
+    inputs                     the input recipe; None: usual_inputs, those the family was published with
+    min_image_size             pixels
+    trunk(compute)             a module: (normalised images (B, H, W, 3), train) → (features (B, C) float32, last map)
+
+A new family is one file, and a new network one row of BACKBONES.
+"""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from agejax.models.layers import torch_linear
+from agejax.models.inputs import Inputs
+from agejax.models.layers import Compute
 from agejax.models.vgg import VGG
 
-BACKBONES = {cls.__name__: cls for cls in (VGG,)}
+BACKBONES = {
+    "thin": VGG(0.5),
+    "tiny": VGG(0.25),
+    "vgg_1_8": VGG(0.125),
+    "vgg_1": VGG(1.0),
+}
+FAMILIES = {type(backbone).__name__: type(backbone) for backbone in BACKBONES.values()}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-# RGB in [0, 1]; the authors' code uses these for every data set, faces in general included.
-MEAN = (0.5958, 0.4637, 0.4065)
-STD = (0.2693, 0.2409, 0.2352)
-
-
-def normalise(image_BxHxWx3: jax.Array) -> jax.Array:
-    """uint8 RGB → float32, zero mean and unit variance a channel over face photographs."""
-    mean, std = (jnp.array(values).reshape(1, 1, 1, 3) for values in (MEAN, STD))
-    return (image_BxHxWx3.astype(jnp.float32) / 255.0 - mean) / std
 
 
 class Network(nn.Module):
-    """Raw uint8 images (B, H, W, 3) → {"logits": (B, K) float32, "features": (B, C), "map": (B, h, w, C)}.
+    """Raw RGB images (B, H, W, 3) in [0, 255] → {"logits": (B, K), "features": (B, C), "map": (B, h, w, C)}.
 
-    Convolutions run in the trunk's dtype; parameters, statistics, features and the head are float32.
+    The trunk runs in its dtype; input normalisation, parameters, statistics, features and the head are float32.
+    With train=True dropout and stochastic depth need rngs={"dropout": key}; without a key they are off.
     """
 
     trunk: nn.Module
-    head_size: int
+    head: nn.Module
+    inputs: Inputs
 
-    @nn.compact
     def __call__(self, image_BxHxWx3: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-        features, last_map = self.trunk(normalise(image_BxHxWx3), train)
-        head = nn.Dense(self.head_size, kernel_init=torch_linear, name="head")
-        return {"logits": head(features), "features": features, "map": last_map}
+        features, last_map = self.trunk(self.inputs.normalise(image_BxHxWx3), train)
+        return {"logits": self.head(features), "features": features, "map": last_map}
 
 
-def make_network(backbone: VGG, head_size: int, dtype: str = "float32", trainable: str = "") -> Network:
-    return Network(backbone.trunk(DTYPES[dtype], trainable), head_size)
+def make_network(backbone, head: nn.Module, dtype: str = "float32", trainable: str = "") -> Network:
+    compute = Compute(DTYPES[dtype], trainable)
+    return Network(backbone.trunk(compute), head, backbone.inputs or backbone.usual_inputs)
 
 
 def init_variables(key: jax.Array, network: Network, image_size: int) -> dict:
     """Fresh {"params", "batch_stats"}."""
     # it runs once: optimising the random number generator for every kernel's shape would take most of the start-up
     quickly = {"xla_backend_optimization_level": 0}
-    return jax.jit(network.init, compiler_options=quickly)(key, jnp.zeros((1, image_size, image_size, 3), jnp.uint8))
+    image = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
+    return {"batch_stats": {}} | jax.jit(network.init, compiler_options=quickly)(key, image)
 
 
 def variable_shapes(network: Network, image_size: int) -> dict:
     """The same tree as init_variables, of jax.ShapeDtypeStruct; nothing is computed."""
-    return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, image_size, image_size, 3), jnp.uint8))
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.uint8)
+    return {"batch_stats": {}} | jax.eval_shape(network.init, jax.random.key(0), image)

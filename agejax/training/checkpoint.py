@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 from agejax import specs
 from agejax.files import write_whole
 from agejax.models.network import Network, make_network, variable_shapes
-from agejax.models.vgg import VGG
 from agejax.parameters import Tree
 from agejax.training.sharding import make_mesh, replicated
 from agejax.training.state import TrainState
@@ -32,7 +31,8 @@ CARD = "stage.json"
 class Description:
     """What must be known to use trained weights."""
 
-    backbone: VGG
+    backbone: Any
+    """Options of a family of agejax.models.network.FAMILIES."""
     objective: Any
     image_size: int
     """Pixels."""
@@ -46,7 +46,7 @@ class Description:
     """How the faces of that data set were found and cropped, from its summary; None: not kept, by an older version."""
 
     def network(self, trainable: str = "") -> Network:
-        return make_network(self.backbone, self.objective.head_size, self.dtype, trainable)
+        return make_network(self.backbone, self.objective.head, self.dtype, trainable)
 
 
 class StageCheckpoints:

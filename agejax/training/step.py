@@ -16,24 +16,28 @@ Metrics = dict[str, jax.Array]
 
 
 def make_train_step(
-    network: Network, objective, optimizer: optax.GradientTransformation, mesh: Mesh
+    network: Network, objective, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int = 0
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """(state, batch) → (next state, batch means of the loss and the objective's metrics, at the OLD parameters).
 
-    The state is donated. Batch statistics are those of the whole batch, whatever the number of devices.
+    The state is donated. Batch statistics are those of the whole batch, whatever the number of devices; what dropout
+    drops is a function of (seed, step).
     """
 
-    def mean_loss(params, batch_stats, batch):
+    def mean_loss(params, batch_stats, step, batch):
         variables = {"params": params, "batch_stats": batch_stats}
-        outputs, updates = network.apply(variables, batch["image"], train=True, mutable=["batch_stats"])
+        outputs, updates = network.apply(
+            variables, batch["image"], train=True, mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(jax.random.key(seed), step)},
+        )  # fmt: skip
         loss_B, metrics_B = objective.loss(outputs["logits"], batch)
         means = {name: masked_mean(value_B, batch["mask"]) for name, value_B in metrics_B.items()}
         loss = masked_mean(loss_B, batch["mask"])
-        return loss, (updates["batch_stats"], means | {"loss": loss})
+        return loss, (updates.get("batch_stats", {}), means | {"loss": loss})  # a network may have no statistics
 
     def train_step(state, batch):
         gradient_of = jax.value_and_grad(mean_loss, has_aux=True)
-        (_, (batch_stats, metrics)), grads = gradient_of(state.params, state.batch_stats, batch)
+        (_, (batch_stats, metrics)), grads = gradient_of(state.params, state.batch_stats, state.step, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
