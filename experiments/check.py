@@ -56,7 +56,7 @@ def differences(a, b, path: str = "") -> list[str]:
     if isinstance(a, dict) and isinstance(b, dict) and a.get("type") == b.get("type"):
         keys = sorted(a.keys() | b.keys())
         return [name for key in keys for name in differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)]
-    if isinstance(a, list) and isinstance(b, list) and [stage["name"] for stage in a] == [stage["name"] for stage in b]:
+    if path == "stages" and [stage["name"] for stage in a] == [stage["name"] for stage in b]:
         return [name for one, other in zip(a, b) for name in differences(one, other, one["name"])]
     return [] if a == b else [path]
 
