@@ -1,4 +1,4 @@
-"""`python -m agejax evaluate | bench`: trained weights, and the speed of this machine, from the command line."""
+"""`python -m agejax evaluate | convert | bench`: weights, and the speed of this machine, from the command line."""
 
 import argparse
 import json
@@ -32,6 +32,14 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--json", type=Path, help="write the numbers here")
     add.add_argument("--predictions", type=Path, help="write id,LABEL,sigma,predicted,predicted_std here")
     add.set_defaults(command=evaluate)
+    add = commands.add_parser("convert", help="weights of other programs in, ours out", allow_abbrev=False)
+    add.add_argument("source", type=Path, help=".pth, .safetensors, .caffemodel, .t7 file; a finished run")
+    add.add_argument("out", type=Path, help="folder for --init and evaluate; with --to=safetensors the file")
+    add.add_argument("--backbone", help="as resnet18, vgg16, thin (default: the one that the file fits)")
+    add.add_argument("--objective", help="what the outputs mean, as DEX (default: told from their number)")
+    add.add_argument("--inputs", help="input recipe, as imagenet, faces, caffe_dex (default: the one such files have)")
+    add.add_argument("--to", choices=("agejax", "safetensors"), default="agejax", help="form (default: agejax)")
+    add.set_defaults(command=convert)
     add = commands.add_parser("bench", help="measure the speed here, beside that of other tools", allow_abbrev=False)
     add.add_argument("--only", help="some of: loader, detect (default: all), with commas between")
     add.add_argument("--json", type=Path, help="write the rows here")
@@ -75,6 +83,16 @@ def evaluate(words: argparse.Namespace) -> int:
     if words.json:
         words.json.write_text(json.dumps(numbers, indent=2) + "\n")
     print(evaluate.sentence(numbers))
+    return 0
+
+
+def convert(words: argparse.Namespace) -> int:
+    """Reads foreign weights, or ours, and writes them as ours, or as torchvision names them; prints what they are."""
+    from agejax import convert
+
+    weights = convert.read(words.source, words.backbone, words.objective, words.inputs)
+    {"agejax": convert.write, "safetensors": convert.export}[words.to](weights, words.out)
+    print(f"{convert.sentence(weights)}\nwritten to {words.out}")
     return 0
 
 

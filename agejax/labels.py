@@ -12,6 +12,7 @@ least float32: bfloat16 is widened, float64 (with x64 on) is kept.
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -104,19 +105,65 @@ def encode_distribution(grid: LabelGrid, label_B, sigma_B, normalise: bool = Tru
     return jnp.exp(log_p_BxK) / (math.sqrt(2 * math.pi) * sigma_B[:, None])
 
 
+PENALTIES = {
+    "absolute": lambda y, l: jnp.abs(y - l),
+    "squared": lambda y, l: jnp.square(y - l),
+    "squared_log": lambda y, l: jnp.square(jnp.log(y) - jnp.log(l)),
+}
+
+
+def encode_soft_labels(
+    grid: LabelGrid,
+    label_B,
+    penalty: Literal["absolute", "squared", "squared_log"] = "absolute",
+    temperature: float = 1.0,
+) -> jax.Array:
+    """Soft labels p_k ∝ exp(-φ(y, l_k) / τ), with φ = |y - l|, (y - l)² or (ln y - ln l)².
+
+    For the logarithms labels are counted from 1 at the low end of the grid, as age 0 has none: 1 + y - low. The paper
+    has no τ, which is 1 there. With φ = (y - l)² this is `encode_distribution` at σ = √(τ / 2).
+
+    Args:
+      grid: K labels.
+      label_B: (B,) y in the grid's units.
+      penalty: φ, a key of PENALTIES.
+      temperature: τ, above 0, in the unit of φ.
+
+    Returns:
+      (B, K) float32, each row of sum 1.
+
+    Reference: Díaz & Marathe, Soft Labels for Ordinal Regression (SORD), CVPR 2019.
+    """
+    require_one_per_example(np.size(label_B), label=label_B)
+    y_B = at_least_float32(label_B) + (1 - grid.low)
+    l_K = grid.as_array(y_B.dtype) + (1 - grid.low)
+    return jax.nn.softmax(-PENALTIES[penalty](y_B[:, None], l_K[None, :]) / temperature)
+
+
+def encode_minus_one_to_one(grid: LabelGrid, label_B) -> jax.Array:
+    """(B,): the linear map of [low, high] to [-1, 1], the targets of metric regression (DLDL-v2 journal, §4.5.4)."""
+    return 2 * (at_least_float32(label_B) - grid.low) / (grid.high - grid.low) - 1
+
+
+def decode_minus_one_to_one(grid: LabelGrid, code_B) -> jax.Array:
+    """(B,): the inverse of `encode_minus_one_to_one`, in the grid's units."""
+    return grid.low + (grid.high - grid.low) * (at_least_float32(code_B) + 1) / 2
+
+
 def nearest_index(grid: LabelGrid, label_B) -> jax.Array:
-    """int32 (B,): argmin_k |y - l_k|, the lower of two equally near."""
+    """int32 (B,): argmin_k |y - l_k|, the lower of two equally near; -1 for NaN."""
     require_one_per_example(np.size(label_B), label=label_B)
     label_B = at_least_float32(label_B)
     distance_BxK = jnp.abs(label_B[:, None] - grid.as_array(label_B.dtype)[None, :])
-    return jnp.argmin(distance_BxK, axis=1).astype(jnp.int32)
+    return jnp.where(jnp.isnan(label_B), -1, jnp.argmin(distance_BxK, axis=1)).astype(jnp.int32)
 
 
 def encode_ranking(grid: LabelGrid, label_B) -> jax.Array:
-    """(B, K-1) float32: 1 where y > l_k (strictly), for the first K-1 labels (DLDL-v2)."""
+    """(B, K-1) float32: 1 where y > l_k (strictly), for the first K-1 labels (DLDL-v2); NaN for NaN."""
     require_one_per_example(np.size(label_B), label=label_B)
     label_B = at_least_float32(label_B)
-    return at_least_float32(label_B[:, None] > grid.as_array(label_B.dtype)[None, :-1])
+    above_BxJ = at_least_float32(label_B[:, None] > grid.as_array(label_B.dtype)[None, :-1])
+    return jnp.where(jnp.isnan(label_B)[:, None], jnp.nan, above_BxJ)
 
 
 def decode_ranking(grid: LabelGrid, probability_BxJ) -> jax.Array:
@@ -158,8 +205,13 @@ def expectation(p_BxK, grid: LabelGrid) -> jax.Array:
     return jnp.sum(p_BxK * grid.as_array(p_BxK.dtype)[None, :], axis=1)
 
 
-def spread(p_BxK, grid: LabelGrid) -> jax.Array:
-    """(B,): standard deviation √Σ_k p_k (l_k - ŷ)² of the distribution in the grid's units."""
+def variance(p_BxK, grid: LabelGrid) -> jax.Array:
+    """(B,): Σ_k p_k (l_k - ŷ)² about the expectation ŷ, in the square of the grid's units."""
     p_BxK = at_least_float32(p_BxK)
     offset_BxK = grid.as_array(p_BxK.dtype)[None, :] - expectation(p_BxK, grid)[:, None]
-    return jnp.sqrt(jnp.sum(p_BxK * jnp.square(offset_BxK), axis=1))
+    return jnp.sum(p_BxK * jnp.square(offset_BxK), axis=1)
+
+
+def spread(p_BxK, grid: LabelGrid) -> jax.Array:
+    """(B,): standard deviation √Σ_k p_k (l_k - ŷ)² of the distribution in the grid's units."""
+    return jnp.sqrt(variance(p_BxK, grid))

@@ -1,9 +1,10 @@
-"""Parameter trees by path: counting, the one freezing rule, moving a trunk from one network to another.
+"""Parameter trees by path: counting, naming parameters by pattern, moving parts from one network to another.
 
 A path is the names from the root joined by "/": `trunk/block1_1/conv/kernel`, `head/bias`.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,16 +17,35 @@ Tree = Any  # nested dict of arrays
 
 
 def is_trainable(pattern: str, path: str) -> bool:
-    """Whether the regular expression is found in the path; the empty pattern is found in every path."""
+    """Whether the regular expression is found in the path; the empty pattern is found in every path.
+
+    The one rule by which options name parameters: those that are trained, that decay, that learn at another rate.
+    """
     return re.search(pattern, path) is not None
 
 
-def trainable_mask(params: Tree, pattern: str) -> Tree:
-    """The same tree with True where a parameter is trained. Raises UserError when nothing would be."""
-    mask = {path: is_trainable(pattern, path) for path in flatten(params)}
-    if not any(mask.values()):
-        raise UserError(f"trainable={pattern!r} matches no parameter; paths look like {next(iter(mask))!r}")
-    return traverse_util.unflatten_dict(mask, sep="/")
+def first_match(params: Tree, choices: Sequence[tuple[str, Any]], otherwise: Any, option: str) -> Tree:
+    """The same tree with the value of the first (pattern, value) whose pattern is found in the parameter's path.
+
+    Raises UserError, naming the option, for a pattern that is found in no path or is no regular expression.
+    """
+    paths = list(flatten(params))
+    for pattern, _ in choices:
+        try:
+            found = any(is_trainable(pattern, path) for path in paths)
+        except re.error as error:
+            raise UserError(f"{option}={pattern!r} is not a regular expression: {error}") from None
+        if not found:
+            raise UserError(f"{option}={pattern!r} matches no parameter; paths look like {paths[0]!r}")
+    values = {
+        path: next((value for pattern, value in choices if is_trainable(pattern, path)), otherwise) for path in paths
+    }
+    return traverse_util.unflatten_dict(values, sep="/")
+
+
+def mask(params: Tree, pattern: str, option: str) -> Tree:
+    """The same tree with True where the pattern is found in the path. Raises UserError where it never is."""
+    return first_match(params, [(pattern, True)], False, option)
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -36,16 +56,22 @@ def count(params: Tree) -> int:
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params))
 
 
-def transfer(target: Tree, source: Tree, part: str, origin: str) -> Tree:
-    """`target` with the arrays under `part` ("" = all) taken from `source`. UserError where names or shapes differ."""
-    wanted, given = flatten(target), flatten(source)
-    taken = {path: given.get(path) for path in wanted if path.startswith(part)}
-    for path, array in taken.items():
-        if array is None:
-            raise UserError(f"{origin} has no {path}: it was trained with another network")
-        if array.shape != wanted[path].shape:
-            raise UserError(
-                f"{origin} has another shape: {path} is {array.shape} there and {wanted[path].shape} in this run; "
-                "choose the model options it was trained with"
-            )
-    return traverse_util.unflatten_dict(wanted | taken, sep="/")
+def difference(target: Tree, source: Tree, part: str) -> str:
+    """The first name or shape under `part` ("" = all) in which two trees differ, in words; "" where there is none."""
+    wanted, given = (
+        {path: x.shape for path, x in flatten(tree).items() if path.startswith(part)} for tree in (target, source)
+    )
+    for path in sorted(wanted.keys() | given.keys()):
+        if path not in given:
+            return f"{path} is not there"
+        if path not in wanted:
+            return f"{path} is there and not in this run"
+        if given[path] != wanted[path]:
+            return f"{path} is {given[path]} there and {wanted[path]} in this run"
+    return ""
+
+
+def transfer(target: Tree, source: Tree, part: str) -> Tree:
+    """`target` with the arrays under `part` ("" = all) taken from `source`, where `difference` must be ""."""
+    taken = {path: array for path, array in flatten(source).items() if path.startswith(part)}
+    return traverse_util.unflatten_dict(flatten(target) | taken, sep="/")

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from agejax import metrics
 from agejax.parameters import count
 from agejax.training import checkpoint, evaluate, loop
-from agejax.training.optim import make_optimizer
+from agejax.training.checkpoint import Description
 from agejax.training.progress import Progress
 from agejax.training.sharding import make_mesh, replicated
 from agejax.training.stages import Stage, start_variables
@@ -23,6 +23,7 @@ from data_pipelines import builders
 from data_pipelines.loaders import train_batches
 from experiments.check import check_claim, check_stages, chosen, claim, describe, doubts, ensure_data, stages_to_run
 from experiments.config import Experiment
+from experiments.handover import Before, check_handovers, load_before, take_over
 from experiments.report import write_report
 from experiments.results import RESULTS, new_results, sentence, write_results
 
@@ -37,21 +38,19 @@ def run(experiment: Experiment, argv: list[str]) -> int:
     mesh = make_mesh()
     ensure_data(experiment)
     stages, left_out = stages_to_run(experiment)
-    origin_description, trained = checkpoint.load_trained(experiment.init, mesh) if experiment.init else (None, None)
-    origin = str(experiment.init)
+    trained = load_before(experiment.init, mesh) if experiment.init else None
     check_stages(experiment, [stage for _, stage in stages], mesh)
-    warnings = doubts(experiment, [stage for _, stage in stages], origin_description)
+    warnings = doubts(experiment, [stage for _, stage in stages], trained)
     for text in warnings:
         print(f"warning: {text}", flush=True)
     # reads every label, so only for what is still to be trained; a finished stage has its own on disk
     to_train = [stage for _, stage in stages if not checkpoint.read_card(workdir / stage.name)]
-    descriptions = {stage.name: describe(experiment, stage) for stage in to_train}
+    descriptions = {stage.name: describe(experiment, stage, trained) for stage in to_train}
+    check_handovers(experiment, [stage for _, stage in stages], descriptions, trained)
     claim(workdir, experiment)
     try:
         for number, stage in stages:
-            described = descriptions.get(stage.name)
-            description, trained = run_stage(experiment, number, stage, described, trained, origin, mesh)
-            origin = str(workdir / stage.name)
+            trained = run_stage(experiment, number, stage, descriptions.get(stage.name), trained, mesh)
     except loop.Interrupted as stop:
         print(f"{stop}; the same command goes on from there", flush=True)
         return 128 + stop.signal
@@ -63,27 +62,31 @@ def run(experiment: Experiment, argv: list[str]) -> int:
         return 0
     results = new_results(experiment, argv) | {"left_out": left_out, "warnings": warnings}
     results["stages"] = {stage.name: summary_of(workdir / stage.name) for _, stage in stages}
-    report(experiment, description, trained, results, mesh)
+    report(experiment, trained, results, mesh)
     print(sentence(workdir))
     return 0
 
 
-def run_stage(experiment: Experiment, number: int, stage: Stage, description, source, origin: str, mesh: Mesh):
-    """(description, variables) of the finished stage: trained now, or loaded where it was finished before."""
+def run_stage(
+    experiment: Experiment, number: int, stage: Stage, description: Description, before: Before | None, mesh: Mesh
+) -> Before:
+    """The finished stage, for the next one: trained now, or loaded where it was finished before."""
     folder = experiment.folder / stage.name
     if checkpoint.read_card(folder):
         print(f"{stage.name}: finished before, skipped", flush=True)
-        return checkpoint.load_trained(folder, mesh)
+        return load_before(folder, mesh)
     folder.mkdir(parents=True, exist_ok=True)
     examples, how = chosen(experiment, stage)
+    description = take_over(stage, description, before)
     network = description.network(stage.trainable)
     steps, per_epoch = stage.steps(len(examples)), len(examples) / stage.batch_size
 
     seed = int(np.random.SeedSequence([experiment.seed, number]).generate_state(1)[0])
-    variables, start = start_variables(network, experiment.image_size, seed, stage, source, origin)
+    source = (before.description, before.variables) if before else None
+    variables, start = start_variables(stage, description, seed, source, before.origin if before else "")
     counted = f"{len(examples):,} examples" + (f" ({how})" if how else "")
     print(f"{stage.name}: {counted}, {steps:,} steps of {stage.batch_size}; {start}", flush=True)
-    optimizer = make_optimizer(stage.optimizer, stage.schedule, variables["params"], stage.trainable, steps, per_epoch)
+    optimizer = stage.make_optimizer(variables["params"], steps, per_epoch)
     state = jax.device_put(new_state(variables, optimizer), replicated(mesh))
 
     plan = loop.Plan(
@@ -103,12 +106,13 @@ def run_stage(experiment: Experiment, number: int, stage: Stage, description, so
             partial(Progress, folder, stage.name, steps, per_epoch),
             mesh,
         )
-    selected = "best" if experiment.select == "best" and summary["best"] else "latest"
+    selected, variables, measure = "latest", state.variables, description.objective.measures
+    if experiment.select == "best" and summary["best"]:
+        selected, summary["validation"] = "best", {measure: summary["best"][measure]}
+        variables = checkpoint.load_variables(folder, description, selected, mesh)
     summary |= {"parameters": count(state.params), "examples": len(examples), "selected": selected}
     checkpoint.write_card(folder, description, summary)
-    if selected == "latest":
-        return description, state.variables
-    return description, checkpoint.load_variables(folder, description, selected, mesh)
+    return Before(str(folder), description, summary["validation"], variables)
 
 
 def open_training(experiment: Experiment, stage: Stage, examples, seed: int, start_step: int):
@@ -139,8 +143,9 @@ def summary_of(folder: Path) -> dict:
     return {name: value for name, value in checkpoint.read_card(folder).items() if name != "description"}
 
 
-def report(experiment: Experiment, description, variables: dict, results: dict, mesh: Mesh) -> None:
+def report(experiment: Experiment, trained: Before, results: dict, mesh: Mesh) -> None:
     """predictions.csv, results.json and report.html of the last stage on the test split."""
+    description, variables = trained.description, trained.variables
     workdir, began = experiment.folder, time.monotonic()
     if description.objective.measures is None:
         results["test"] = None

@@ -1,6 +1,5 @@
 """What is settled before the first step: whose the workdir is, which stages run, whether data and labels fit them."""
 
-import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -10,18 +9,17 @@ from jax.sharding import Mesh
 
 from agejax import specs
 from agejax.files import write_whole
-from agejax.models.network import variable_shapes
-from agejax.objectives import Identity
-from agejax.parameters import trainable_mask
 from agejax.training import checkpoint
 from agejax.training.sharding import check_batch_size
-from agejax.training.stages import Stage, check_labels
+from agejax.training.stages import Stage, check_labels, check_parameters
 from data_pipelines import builders
 from data_pipelines.align import unlike
 from data_pipelines.errors import DataError, UserError
-from data_pipelines.samplers import Source, Subset
+from data_pipelines.samplers import Source
 from data_pipelines.schema import is_drawn
 from experiments.config import FREE_TO_CHANGE, Experiment
+from experiments.forms import write_inputs
+from experiments.handover import FROM_DATA, Before, recipe_of, settled, with_inputs
 from experiments.results import CONFIG
 from experiments.saved import read_json
 
@@ -95,17 +93,25 @@ def stages_to_run(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict
     return stages, left_out
 
 
-def doubts(experiment: Experiment, stages: list[Stage], init: checkpoint.Description | None) -> list[str]:
+def doubts(experiment: Experiment, stages: list[Stage], init: Before | None) -> list[str]:
     """What a reader of the run's number should know before it is made: splits that share faces, mixed recipes."""
     names = [stage.data or experiment.data for stage in stages] + [experiment.data]
     summaries = {name: builders.summary(name, experiment.data_dir) for name in names}
     found = [text for name, summary in summaries.items() if (text := shared_faces(name, summary))]
-    recipes = [(f"the weights of {experiment.init}", init.recipe)] if init and init.recipe else []
+    recipes = [(f"the weights of {init.origin}", init.description.recipe)] if init and init.description.recipe else []
     recipes += [(name, summaries[name]["recipe"]) for name in dict.fromkeys(names)]
     for (before, one), (after, other) in itertools.pairwise(recipes):
         if difference := unlike(other, one):
             found.append(f"faces of {after} are cropped in another way than those of {before}: {difference}")
-    return found
+    return found + other_inputs(experiment.model, init)
+
+
+def other_inputs(model, init: Before | None) -> list[str]:
+    """Told where the network is to be fed in another way than the weights it starts from were."""
+    if init is None or (mine := with_inputs(model, init).inputs) == (theirs := recipe_of(init.description.backbone)):
+        return []
+    words = f"--model.inputs={write_inputs(mine)}"
+    return [f"{words}, and the weights of {init.origin} were trained with {write_inputs(theirs)}"]
 
 
 def shared_faces(name: str, summary: dict) -> str:
@@ -129,27 +135,27 @@ def check_stages(experiment: Experiment, stages: list[Stage], mesh: Mesh) -> Non
         builders.open_split(name, experiment.data_dir, split)
 
 
-def describe(experiment: Experiment, stage: Stage) -> checkpoint.Description:
+def describe(experiment: Experiment, stage: Stage, init: Before | None = None) -> checkpoint.Description:
     """What the stage's weights will need to be used: the class count and the median label come from its data.
 
-    Raises UserError where a label to be trained on lies outside the objective's grid, or nothing would be trained.
+    The input recipe is that of the weights the run starts from, where no other is asked for.
+
+    Raises UserError where a label to be trained on lies outside the objective's grid, or an option names parameters
+    that the network does not have.
     """
-    objective, median = stage.objective, None
-    name = stage.data or experiment.data
+    name, median = stage.data or experiment.data, None
     examples, _ = chosen(experiment, stage)
-    if isinstance(objective, Identity):
-        subjects = objective.num_identities or count_identities(name, experiment, examples)
-        objective = dataclasses.replace(objective, num_identities=subjects)
-    else:
+    objective = settled(stage.objective, FROM_DATA, name, experiment, examples)
+    if objective.target != "identity":
         labels = examples.column(objective.target)
         check_labels(stage, labels, examples)
         median = float(np.nanmedian(labels))
+    backbone = with_inputs(experiment.model, init)
     recipe = builders.summary(name, experiment.data_dir)["recipe"]
     description = checkpoint.Description(
-        experiment.model, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median, recipe
+        backbone, objective, experiment.image_size, experiment.dtype, experiment.alignment, name, median, recipe
     )
-    if stage.trainable:
-        trainable_mask(variable_shapes(description.network(), experiment.image_size)["params"], stage.trainable)
+    check_parameters(stage, description)
     return description
 
 
@@ -164,10 +170,3 @@ def chosen(experiment: Experiment, stage: Stage) -> tuple[Source, str]:
         return stage.examples.choose(examples, experiment.seed, open_split)
     except DataError as error:
         raise DataError(f"stage {stage.name}, examples: {error}") from None
-
-
-def count_identities(name: str, experiment: Experiment, examples: Source) -> int:
-    """Classes that a head for the identities of these examples needs; a subset has numbers of its own."""
-    if isinstance(examples, Subset):
-        return int(examples.column("identity").max()) + 1
-    return builders.summary(name, experiment.data_dir)["num_identities"]

@@ -24,13 +24,18 @@ it stopped.
   --data_dir=DIR         folder of prepared data sets (default: data)
   --workdir=DIR          folder of this run (default: runs/<config>)
   --stages=A,B           only these stages
-  --init=CHECKPOINT      start from the trunk of a finished run or stage
+  --init=CHECKPOINT      start from the trunk of a finished run or stage, or of converted weights
+  --model=BACKBONE       another network, as resnet18 (--list shows them)
   --recipe=paper|official  formulas as printed, or as the authors' code has them
   --image_size=PIXELS    --seed=INT    --dtype=float32|bfloat16    --loader.workers=INT
 
 Every field can be set by its dotted name, stages by theirs: --model.compression=0.25 --finetune.epochs=5
 --finetune.objective.lambda_=0.1 --finetune.objective=ExpectationRegression --finetune.optimizer.learning_rate=3e-4
---finetune.examples=NShot --finetune.examples.n=12 --finetune.order=ClassBalanced
+--finetune.examples=NShot --finetune.examples.n=12 --finetune.order=ClassBalanced --finetune.schedule=OneCycle
+Freezing, learning rates by part, and what is taken over go by parameter paths: --finetune.trainable=head
+--finetune.rates=head:10,trunk/block1:0.1 --finetune.optimizer.decays=kernel$ --finetune.take=all
+Lists are one word, --model.convolutions=2,2,2,3,3; so is a recipe for the network's input, --model.inputs=imagenet
+(usual: that of the weights the run starts from, or the network's own).
 `--config=NAME --help` shows all of them with their values.
 """
 
@@ -50,8 +55,8 @@ def parse(argv: list[str]):
         raise UserError(f"unknown config {words.config!r}; {_nearest(words.config, CONFIGS)}")
     experiment = _make(CONFIGS[words.config], data=words.data, recipe=words.recipe)
     only = _chosen(experiment.stages, words.stages)
-    stages, rest = _with_kinds(experiment.stages, rest)
-    return _override(dataclasses.replace(experiment, stages=stages, only=only), rest)
+    experiment, rest = _with_kinds(experiment, rest)
+    return _override(dataclasses.replace(experiment, only=only), rest)
 
 
 def _first_words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -76,11 +81,15 @@ def _make(config, **choices):
 
 
 def _listing() -> str:
+    from agejax.models.network import BACKBONES
+    from agejax.objectives import OBJECTIVES
     from data_pipelines.builders import BUILDERS
 
-    configs = [f"  {name:<16} {_first_line(make)}" for name, make in CONFIGS.items()]
-    data = [f"  {name:<16} {_first_line(builder)}" for name, builder in BUILDERS.items()]
-    return "\n".join(["configs:", *configs, "data sets:", *data])
+    told = {"configs": CONFIGS, "data sets": BUILDERS, "objectives": OBJECTIVES}
+    parts = {part: {name: _first_line(thing) for name, thing in table.items()} for part, table in told.items()}
+    parts["backbones"] = {name: repr(backbone).replace(", inputs=None", "") for name, backbone in BACKBONES.items()}
+    lines = [(part, [f"  {name:<22} {text}" for name, text in rows.items()]) for part, rows in parts.items()]
+    return "\n".join(line for part, rows in lines for line in (f"{part}:", *rows))
 
 
 def _first_line(thing: Any) -> str:
@@ -100,30 +109,40 @@ def _chosen(stages: tuple, names: str | None) -> tuple[str, ...]:
     return chosen
 
 
-def _with_kinds(stages: tuple, rest: list[str]) -> tuple[tuple, list[str]]:
-    """Takes the words that choose a class, as `--finetune.objective=ExpectationRegression`, out of the rest."""
+def _with_kinds(experiment, rest: list[str]):
+    """Takes the words that choose a class or a row, as `--finetune.objective=DEX --model=resnet18`, out of the rest."""
+    from agejax.models.network import BACKBONES
     from agejax.objectives import OBJECTIVES
     from agejax.training.optim import OPTIMIZERS, SCHEDULES
     from data_pipelines.samplers import ORDERS, SELECTIONS
 
     kinds = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
     kinds |= {"examples": SELECTIONS, "order": ORDERS}
-    choice = rf"--(\w+)\.({'|'.join(kinds)})"
-    table, others, words = {stage.name: stage for stage in stages}, [], iter(rest)
+    tables = {f"{stage.name}.{field}": table for stage in experiment.stages for field, table in kinds.items()}
+    tables["model"] = BACKBONES
+    others, words = [], iter(rest)
     for word in words:
-        if re.fullmatch(choice, word):
-            word += f"={next(words, '')}"
-        match = re.fullmatch(rf"{choice}=(\w*)", word)
-        if not match or match[1] not in table:
+        name, given, kind = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or name not in tables:
             others.append(word)
             continue
-        stage, field, kind = match.groups()
-        if kind not in kinds[field]:
-            raise UserError(f"unknown {field} {kind!r}; {_nearest(kind, kinds[field])}")
-        table[stage] = dataclasses.replace(
-            table[stage], **{field: _like(getattr(table[stage], field), kinds[field][kind])}
-        )
-    return tuple(table.values()), others
+        kind = kind if given else next(words, "")
+        if kind not in tables[name]:
+            raise UserError(f"unknown {name.split('.')[-1]} {kind!r}; {_nearest(kind, tables[name])}")
+        experiment = _with_kind(experiment, name, tables[name][kind])
+    return experiment, others
+
+
+def _with_kind(experiment, name: str, kind: Any):
+    """The experiment with another backbone, or, for `stage.field`, with an instance of another class."""
+    owner, _, field = name.rpartition(".")
+    if not owner:
+        return dataclasses.replace(experiment, **{field: kind})
+    stages = [
+        dataclasses.replace(stage, **{field: _like(getattr(stage, field), kind)}) if stage.name == owner else stage
+        for stage in experiment.stages
+    ]
+    return dataclasses.replace(experiment, stages=tuple(stages))
 
 
 def _like(old: Any, kind: type) -> Any:
@@ -136,12 +155,14 @@ def _override(experiment, rest: list[str]):
     """tyro sets the fields; stages stand under their names."""
     import tyro
 
+    from experiments.forms import registry
+
     stages = {stage.name: _form(stage, hidden=("name",), extra={}) for stage in experiment.stages}
     form = _form(experiment, hidden=("name", "stages", "data", "recipe", "only"), extra=stages)
     screen, style = io.StringIO(), (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
     try:
         with contextlib.redirect_stderr(screen):
-            values = tyro.cli(form, args=rest, prog="run.py", config=style, use_underscores=True)
+            values = tyro.cli(form, args=rest, prog="run.py", config=style, use_underscores=True, registry=registry())
     except SystemExit as stop:
         if stop.code:
             raise UserError(_one_line(screen.getvalue())) from None
@@ -174,4 +195,4 @@ def _one_line(boxed: str) -> str:
     """What tyro drew in a box, without the box and its title."""
     inside = [line for line in boxed.splitlines() if not re.match(r"\s*[╭┌]", line)]
     text = re.sub(r"[─│╭╮╰╯┌┐└┘├┤\s]+", " ", " ".join(inside))
-    return text.split("For full helptext")[0].strip()
+    return re.split("Argument helptext|For full helptext", text)[0].strip()

@@ -22,7 +22,8 @@ class Experiment:
     recipe: Literal["paper", "official"] = "paper"
     """paper: formulas as printed; official: as the authors' code has them. It has shaped the stages above."""
     model: Any = VGG()
-    """Options of a family of agejax.models.network.FAMILIES."""
+    """Options of a family of agejax.models.network.FAMILIES. Without `inputs` it is fed as the weights of --init were,
+    or as its family usually is."""
     image_size: int = 224
     """Pixels."""
     alignment: Alignment = Alignment()

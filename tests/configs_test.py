@@ -39,6 +39,14 @@ def test_drawn_faces_are_its_default_and_its_head_has_41_labels():
     assert experiment.stages[-1].objective.head_size == 41
 
 
+@pytest.mark.parametrize(
+    "name, data", [("aaf_tiny", "aaf"), ("dldl_v2_thin", "synthetic"), ("dldl_v2_thin", "manifest")]
+)
+def test_momentum_stays_as_it_was_when_the_numbers_of_the_docstrings_were_measured(name, data):
+    for stage in CONFIGS[name](data=data).stages:
+        assert stage.schedule.momentum(0.9, 7, 100) == stage.optimizer.b1 == 0.9
+
+
 def test_docstrings_give_the_command():
     for name, config in CONFIGS.items():
         assert f"python experiments/run.py --config={name}\n" in config.__doc__

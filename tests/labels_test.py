@@ -157,6 +157,7 @@ def test_expectation_and_spread_give_back_label_and_sigma():
     p = encode(AGE, 50.3, 2.0)
     np.testing.assert_allclose(labels.expectation(p, AGE), [50.3], rtol=1e-6)
     np.testing.assert_allclose(labels.spread(p, AGE), [2.0], rtol=1e-5)
+    np.testing.assert_allclose(labels.variance(p, AGE), [4.0], rtol=1e-5)
     np.testing.assert_allclose(labels.spread(encode(AGE, 30.0, 0.0), AGE), [0.0])
 
 
@@ -172,6 +173,49 @@ def test_nearest_index():
     index_B = labels.nearest_index(AGE, jnp.array([0.0, 25.4, 25.5, 25.6, 26.5, 100.0]))
     np.testing.assert_array_equal(index_B, [0, 25, 25, 26, 26, 100])
     np.testing.assert_array_equal(labels.nearest_index(SCUT, jnp.array([1.0, 3.24, 5.0])), [0, 22, 40])
+
+
+def test_unknown_label_is_no_class_and_no_ranking():
+    unknown_B = jnp.array([np.nan, 3.0])
+    np.testing.assert_array_equal(labels.nearest_index(AGE, unknown_B), [-1, 3])
+    np.testing.assert_array_equal(jnp.isnan(labels.encode_ranking(AGE, unknown_B)).all(1), [True, False])
+
+
+@pytest.mark.parametrize(
+    "penalty, expected",
+    [  # y = 2.4 on the labels 0 … 4, computed in numpy float64
+        ("absolute", [0.051592861708, 0.14024393846, 0.381222549467, 0.312118625015, 0.11482202535]),
+        ("squared", [0.001779148787, 0.079530058179, 0.481128814809, 0.393914956876, 0.043647021348]),
+        ("squared_log", [0.058882058805, 0.198660314946, 0.259173296034, 0.25640297925, 0.226881350964]),
+    ],
+)
+def test_soft_label_goldens(x64, penalty, expected):
+    p_BxK = labels.encode_soft_labels(LabelGrid(0, 4, 1), jnp.array([2.4]), penalty)
+    np.testing.assert_allclose(p_BxK[0], expected, rtol=1e-9)
+
+
+def test_soft_labels_count_from_one_at_the_low_end_for_their_logarithm(x64):
+    from_zero = labels.encode_soft_labels(LabelGrid(0, 4, 1), jnp.array([2.4]), "squared_log")
+    from_seven = labels.encode_soft_labels(LabelGrid(7, 11, 1), jnp.array([9.4]), "squared_log")
+    np.testing.assert_allclose(from_seven, from_zero, rtol=1e-12)
+    expected = -jnp.square(jnp.log(jnp.array([3.24]))[:, None] - jnp.log(jnp.array(SCUT.as_array(np.float64)))[None, :])
+    actual = labels.encode_soft_labels(SCUT, jnp.array([3.24]), "squared_log")  # which starts at 1: the paper's
+    np.testing.assert_allclose(actual, jax.nn.softmax(expected), rtol=1e-12)
+
+
+def test_soft_labels_of_squares_are_gaussian(x64):
+    label_B = jnp.array([0.0, 26.3, 26.5, 100.0])
+    gaussian_BxK = labels.encode_distribution(AGE, label_B, jnp.full(4, 3.0))
+    np.testing.assert_allclose(labels.encode_soft_labels(AGE, label_B, "squared", 18.0), gaussian_BxK, rtol=1e-12)
+
+
+@pytest.mark.parametrize("penalty", labels.PENALTIES)
+@pytest.mark.parametrize("temperature", [1e-6, 1.0, 1e6])
+def test_soft_labels_sum_to_one_and_are_largest_at_the_nearest_label(penalty, temperature):
+    label_B = jnp.array([0.0, 0.4, 26.2, 99.6, 100.0])
+    p_BxK = labels.encode_soft_labels(AGE, label_B, penalty, temperature)
+    np.testing.assert_allclose(p_BxK.sum(1), np.ones(5), rtol=1e-5)
+    np.testing.assert_array_equal(p_BxK[jnp.arange(5), labels.nearest_index(AGE, label_B)], p_BxK.max(1))
 
 
 def test_ranking_encoding_goldens():
@@ -245,7 +289,7 @@ def test_survival_uses_the_lower_triangle_not_the_printed_one():
     assert np.abs(labels.survival(p_BxK)[0] - (1 - lower.T @ p_BxK[0])[:-1]).max() > 0.5
 
 
-@pytest.mark.parametrize("encode_labels", [labels.nearest_index, labels.encode_ranking])
+@pytest.mark.parametrize("encode_labels", [labels.nearest_index, labels.encode_ranking, labels.encode_soft_labels])
 def test_column_of_labels_is_refused(encode_labels):
     with pytest.raises(ValueError, match=r"label has shape \(4, 1\), expected \(4,\)"):
         encode_labels(AGE, jnp.ones((4, 1)))

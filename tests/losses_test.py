@@ -69,21 +69,6 @@ def test_kl_gradient_of_an_unnormalised_target_golden(x64):
     )
 
 
-@pytest.mark.parametrize("lambda_", [0.0, 0.1, 1.0, 10.0])
-def test_gradient_is_equation_16(x64, lambda_):
-    rng = np.random.default_rng(0)
-    logits_BxK, label_B = jnp.array(rng.normal(0, 3, (50, 101))), jnp.array(rng.uniform(0, 100, 50))
-    p_BxK = encode_distribution(AGE, label_B, jnp.array(rng.uniform(0.5, 9, 50)))
-
-    def total(x):
-        return jnp.sum(losses.kl_divergence(x, p_BxK) + lambda_ * losses.absolute_error(x, label_B, AGE))
-
-    q, l = np.asarray(jax.nn.softmax(logits_BxK)), np.arange(101.0)
-    y_hat = (q @ l)[:, None]
-    expected = q - p_BxK + lambda_ * np.sign(y_hat - np.asarray(label_B)[:, None]) * q * (l[None] - y_hat)
-    np.testing.assert_allclose(jax.grad(total)(logits_BxK), expected, rtol=1e-11, atol=1e-13)
-
-
 def test_gradient_of_an_exact_expectation_is_zero():
     grid, logits_BxK = LabelGrid(0, 3, 1), jnp.zeros((1, 4))  # ¼ (0 + 1 + 2 + 3) is 1.5 without rounding
 
@@ -129,12 +114,43 @@ def test_cross_entropy_of_a_class_that_is_not_there_is_nan(wrong):
     assert jnp.isfinite(loss_B[1])
 
 
+@pytest.mark.parametrize("wrong", [-1, 3, 100])
+def test_probability_of_a_class_that_is_not_there_is_nan(wrong):
+    loss_B = losses.negative_probability(jnp.zeros((2, 3)), jnp.array([wrong, 1], jnp.int32))
+    np.testing.assert_allclose(loss_B, [np.nan, -1 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, values, slopes",
+    [  # at d = -3, -1, -0.4, 0, 0.4, 1, 3; torch's SmoothL1Criterion and MSECriterion, Eq. 16's sign(0) = 0
+        ("l1", [3, 1, 0.4, 0, 0.4, 1, 3], [-1, -1, -1, 0, 1, 1, 1]),
+        ("l2", [9, 1, 0.16, 0, 0.16, 1, 9], [-6, -2, -0.8, 0, 0.8, 2, 6]),
+        ("smooth_l1", [2.5, 0.5, 0.08, 0, 0.08, 0.5, 2.5], [-1, -1, -0.4, 0, 0.4, 1, 1]),
+    ],
+)
+def test_distances(name, values, slopes):
+    d_N = jnp.array([-3, -1, -0.4, 0, 0.4, 1, 3])
+    np.testing.assert_allclose(losses.DISTANCES[name](d_N), values, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(jax.grad(losses.DISTANCES[name]))(d_N), slopes, rtol=1e-6)
+    assert jnp.isnan(losses.DISTANCES[name](jnp.nan))
+
+
+def test_expectation_error_keeps_its_sign(x64):
+    difference_B = losses.expectation_error(jnp.array(LOGITS), jnp.array([2.4, 2.0]), FIVE)
+    np.testing.assert_allclose(difference_B, [-0.1858380986, 0.323830757], rtol=1e-9)
+
+
 def test_losses_of_bfloat16_logits_are_float32():
     narrow_BxK = jax.random.normal(jax.random.key(0), (3, 101)).astype(jnp.bfloat16)
     for loss, arguments in [
         (losses.kl_divergence, (jnp.full((3, 101), 1 / 101),)),
         (losses.absolute_error, (jnp.full(3, 30.0), AGE)),
         (losses.cross_entropy, (jnp.arange(3),)),
+        (losses.negative_probability, (jnp.arange(3),)),
+        (losses.expectation_error, (jnp.full(3, 30.0), AGE)),
+        (losses.predicted_variance, (AGE,)),
+        (losses.unimodality, (jnp.full(3, 30.0), AGE)),
+        (losses.concentration, (jnp.full(3, 30.0), AGE)),
     ]:
         actual_B, expected_B = loss(narrow_BxK, *arguments), loss(narrow_BxK.astype(jnp.float32), *arguments)
         np.testing.assert_array_equal(actual_B, expected_B, strict=True)
@@ -143,14 +159,19 @@ def test_losses_of_bfloat16_logits_are_float32():
 
 def test_columns_are_refused():
     logits_BxK = jnp.zeros((4, 101))
-    with pytest.raises(ValueError, match=r"label has shape \(4, 1\), expected \(4,\)"):
-        losses.absolute_error(logits_BxK, jnp.ones((4, 1)), AGE)
-    with pytest.raises(ValueError, match=r"class has shape \(4, 1\), expected \(4,\)"):
-        losses.cross_entropy(logits_BxK, jnp.ones((4, 1), jnp.int32))
+    for loss in (losses.absolute_error, losses.unimodality, losses.concentration):
+        with pytest.raises(ValueError, match=r"label has shape \(4, 1\), expected \(4,\)"):
+            loss(logits_BxK, jnp.ones((4, 1)), AGE)
+    for loss in (losses.cross_entropy, losses.negative_probability):
+        with pytest.raises(ValueError, match=r"class has shape \(4, 1\), expected \(4,\)"):
+            loss(logits_BxK, jnp.ones((4, 1), jnp.int32))
     with pytest.raises(ValueError, match=r"target has shape \(4, 1\)"):
         losses.kl_divergence(logits_BxK, jnp.ones((4, 1)))
+    for loss in (losses.absolute_error, losses.unimodality, losses.concentration):
+        with pytest.raises(ValueError, match=r"expected \(B, K\)"):
+            loss(jnp.zeros(101), jnp.ones(1), AGE)
     with pytest.raises(ValueError, match=r"expected \(B, K\)"):
-        losses.absolute_error(jnp.zeros(101), jnp.ones(1), AGE)
+        losses.predicted_variance(jnp.zeros(101), AGE)
 
 
 def test_ranking_cross_entropy_golden(x64):

@@ -21,8 +21,11 @@ from drawn import Squares, prepare_squares
 from agejax import specs
 from agejax.__main__ import main as agejax_main
 from agejax.labels import SCUT
+from agejax.models.inputs import HALF, IMAGENET, Inputs
+from agejax.models.network import BACKBONES
+from agejax.models.vgg import VGG
 from agejax.objectives import OBJECTIVES, ExpectationRegression
-from agejax.training.optim import OPTIMIZERS, SCHEDULES
+from agejax.training.optim import OPTIMIZERS, SCHEDULES, Rate
 from data_pipelines import builders
 from data_pipelines.samplers import ORDERS, SELECTIONS, ClassBalanced, Imposed, NShot
 from experiments.build import open_training
@@ -180,7 +183,15 @@ def test_one_stage_alone_ends_before_the_result_and_lets_the_rest_follow(tiny_ru
         (["--config=aaf_tiny", "--recipe=official"], "aaf_tiny offers no choice of recipe"),
         ([tiny.CONFIG, "--data=syntetic"], "no data set 'syntetic': did you mean synthetic"),
         ([tiny.CONFIG, "--image_size=16"], "image_size 16 is too small for the network: give 32 or more"),
-        ([tiny.CONFIG, "--finetune.objective=ExpectationRegresion"], "did you mean ExpectationRegression?"),
+        ([tiny.CONFIG, "--finetune.objective=ExpectationRegresion"], "did you mean ExpectationRegression or"),
+        ([tiny.CONFIG, "--model=resnet19"], "unknown model 'resnet19'; did you mean resnet18 or"),
+        ([tiny.CONFIG, "--model"], "unknown model ''; there are thin, tiny,"),
+        ([tiny.CONFIG, "--model=resnet18", "--model.depth=19"], "invalid choice '19' for argument '--model.depth'"),
+        ([tiny.CONFIG, "--model.convolutions=2,2"], "convolutions must be five counts of 1 or more, got (2, 2)"),
+        ([tiny.CONFIG, "--model.inputs=imagnet"], "unknown recipe 'imagnet'; there are faces, imagenet,"),
+        ([tiny.CONFIG, "--finetune.rates=head:10,trunk"], "'trunk' is not PATTERN:FACTOR, as in head:10"),
+        ([tiny.CONFIG, "--finetune.rates=head:0"], "the factor of 'head' must be above 0, got 0.0"),
+        ([tiny.CONFIG, "--finetune.reference_batch=-1"], "stage finetune: reference_batch must be 0 or more, got -1"),
         ([tiny.CONFIG, "--finetune.examples=Nshot"], "unknown examples 'Nshot'; did you mean NShot?"),
         ([tiny.CONFIG, "--finetune.order=ClassBalanced", "--finetune.order.width=0"], "width must be above 0, got 0"),
         ([tiny.CONFIG, "--finetune.objective.grid.step=0.3"], "is not a whole number of steps"),
@@ -216,7 +227,11 @@ def test_a_workdir_is_not_shared_by_two_settings(capsys, tiny_run, words, change
 def test_a_checkpoint_that_is_not_there_or_of_another_shape_is_refused_by_name(capsys, tiny_run, drawn_data, tmp_path):
     words = [*tiny_run.words, f"--workdir={tmp_path / 'run'}"]
     wider = [*words, "--model.compression=0.0625", f"--init={tiny_run.folder / 'pretrain'}"]
-    assert re.search(r"/pretrain has another shape: trunk/block1_1/\S+ is", refused(capsys, *wider))
+    assert re.search(
+        r"/pretrain has another network: trunk/block1_1/\S+ is .* in this run; "
+        r"it was trained with --model=thin --model.compression=0.03125$",
+        refused(capsys, *wider).strip(),
+    )
     # the refused words have not claimed the workdir
     assert f"checkpoint {tmp_path}/none does not exist" in refused(capsys, *words, f"--init={tmp_path}/none")
 
@@ -227,6 +242,14 @@ def test_what_the_later_stages_cannot_do_is_told_before_the_first_trains(capsys,
     assert f"batch_size 6 cannot be split over {jax.device_count()} devices" in told
     assert "synthetic has no split 'valid': it has" in refused(capsys, *words, "--finetune.validation_split=valid")
     assert "trainable='hed' matches no parameter" in refused(capsys, *words, "--finetune.trainable=hed")
+    assert "trainable='(' is not a regular expression: missing )" in refused(capsys, *words, "--finetune.trainable=(")
+    assert "rates='hed' matches no parameter" in refused(capsys, *words, "--finetune.rates=head:2,hed:2")
+    assert "decays='hed' matches no parameter" in refused(capsys, *words, "--finetune.optimizer.decays=hed")
+    other_head = [*words, "--finetune.take=all"]
+    assert re.search(
+        r"/pretrain has another head: head/bias is \(8,\) there and \(101,\) in this run; take the trunk alone: "
+        r"--finetune.take=trunk", refused(capsys, *other_head)
+    )  # fmt: skip
     assert "synthetic has no split 'tests': it has" in refused(capsys, *words, "--test_split=tests")
     assert not (tmp_path / "run").exists()
 
@@ -357,12 +380,17 @@ def test_a_signal_saves_says_so_and_the_same_command_goes_on(drawn_data, tmp_pat
 # the words
 
 
-@pytest.mark.parametrize("word, shown", [("--help", "--finetune.objective=Expect"), ("--list", "dldl_v2_thin")])
-def test_help_and_list_do_not_import_jax(word, shown):
-    code = f"from experiments.run import main; import sys; code = main([{word!r}]); assert 'jax' not in sys.modules"
+def test_help_does_not_import_jax():
+    code = "from experiments.run import main; import sys; code = main(['--help']); assert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", f"{code}; sys.exit(code)"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert shown in done.stdout
+    assert "--finetune.objective=Expect" in done.stdout and "--model=BACKBONE" in done.stdout
+
+
+def test_list_shows_what_can_be_chosen(capsys):
+    assert main(["--list"]) == 0
+    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert {"dldl_v2_thin", "synthetic", *OBJECTIVES, *BACKBONES} <= shown
 
 
 def test_help_of_a_config_shows_its_fields(capsys):
@@ -426,7 +454,24 @@ def test_optional_fields_take_none_and_stages_a_list():
 # every option can be set
 
 SET_OTHERWISE = {"name", "recipe", "only", "pretrain.name", "finetune.name"}  # the config; --recipe; --stages
-LEGAL = {"data": "synthetic/mugshot", "finetune.objective.grid.low": 10.0}  # where any other value will not do
+LEGAL = {  # where any other value will not do
+    "data": ("synthetic/mugshot", "synthetic/mugshot"),
+    "finetune.objective.grid.low": (10.0, "10"),
+    "finetune.objective.importance": ((0.5,) * 80, ",".join(["0.5"] * 80)),  # one for each label but the last
+}
+BY_TYPE = {  # (another value than this one, the word for it)
+    bool: lambda value: (not value, str(not value)),
+    int: lambda value: (value + 8, str(value + 8)),
+    float: lambda value: (value / 2 or 0.25, str(value / 2 or 0.25)),
+    float | None: lambda value: (0.125, "0.125"),
+    str: lambda value: ("other", "other"),
+    Path | None: lambda value: (Path("elsewhere"), "elsewhere"),
+    Path: lambda value: (Path("elsewhere"), "elsewhere"),
+    tuple[int, ...]: lambda value: ((3, 1, 2, 2, 1), "3,1,2,2,1"),
+    tuple[float, ...]: lambda value: ((7.5, 14.0), "7.5,14"),
+    tuple[Rate, ...]: lambda value: ((Rate("head", 10.0), Rate("block1_(1|2):?", 0.1)), "head:10,block1_(1|2):?:1e-1"),
+    Inputs | None: lambda value: (HALF, "half"),
+}
 
 
 def leaves(options, prefix=""):
@@ -443,18 +488,13 @@ def leaves(options, prefix=""):
 
 
 def another(name, field, value):
-    """A legal value that is not the present one."""
+    """A legal value that is not the present one, and the word for it."""
     if name in LEGAL:
         return LEGAL[name]
     if typing.get_origin(field.type) is typing.Literal:
-        return next(choice for choice in typing.get_args(field.type) if choice != value)
-    if field.type is bool:
-        return not value
-    if field.type is int:
-        return value + 8
-    if field.type is float:
-        return value / 2 or 0.25
-    return "other" if field.type is str else Path("elsewhere")
+        choice = next(choice for choice in typing.get_args(field.type) if choice != value)
+        return choice, str(choice)
+    return BY_TYPE[field.type](value)
 
 
 def changed(options, name, value):
@@ -474,8 +514,8 @@ def test_every_leaf_can_be_set_from_the_command_line_and_sets_nothing_else():
     for first in range(20):  # a few leaves, far from each other, in one parse: parsing takes its time
         words, expected = [tiny.CONFIG], plain
         for name, field, value in every[first::20]:
-            new = another(name, field, value)
-            words.append(f"--{name}={new}")
+            new, word = another(name, field, value)
+            words.append(f"--{name}={word}")
             assert (expected := changed(before := expected, name, new)) != before
         assert parse(words) == expected, words
 
@@ -487,7 +527,41 @@ def test_every_leaf_of_every_kind_can_be_set(field, kind):
     options = getattr(expected.stages[1], field)
     assert type(options) is KINDS[field][kind]
     for name, leaf, value in leaves(options, f"finetune.{field}."):
-        new = another(name, leaf, value)
-        words.append(f"--{name}={new}")
+        new, word = another(name, leaf, value)
+        words.append(f"--{name}={word}")
         expected = changed(expected, name, new)
     assert parse(words) == expected
+
+
+@pytest.mark.parametrize("row", BACKBONES)
+def test_every_backbone_can_be_chosen_and_every_leaf_of_it_set(row):
+    words = [tiny.CONFIG, f"--model={row}", "--image_size=64"]
+    expected = parse(words)
+    assert expected == dataclasses.replace(parse([tiny.CONFIG]), model=BACKBONES[row], image_size=64)
+    for name, leaf, value in leaves(expected.model, "model."):
+        new, word = another(name, leaf, value)
+        words.append(f"--{name}={word}")
+        expected = changed(expected, name, new)
+    assert parse(words) == expected
+
+
+def test_a_backbone_is_chosen_before_its_fields_are_set_wherever_it_stands():
+    words = [tiny.CONFIG, "--model.compression=0.25", "--model", "vgg16", "--model.convolutions", "2,2,2,3,3"]
+    assert parse(words).model == VGG(0.25, "fc", (2, 2, 2, 3, 3), norm=False, bias=True)
+
+
+@pytest.mark.parametrize("word", ["usual", "null", "None"])
+def test_an_input_recipe_can_be_left_to_the_weights(word):
+    assert parse([tiny.CONFIG, "--model.inputs=imagenet"]).model.inputs == IMAGENET
+    assert parse([tiny.CONFIG, "--model.inputs=imagenet", f"--model.inputs={word}"]).model.inputs is None
+
+
+def test_rates_are_saved_so_that_they_can_be_read():
+    (rates,) = (stage.rates for stage in parse([tiny.CONFIG, "--pretrain.rates=head:10,.*:1"]).stages if stage.rates)
+    assert rates == (Rate("head", 10.0), Rate(".*", 1.0))
+    saved = specs.encode(rates)
+    assert saved == [
+        {"type": "Rate", "pattern": "head", "factor": 10.0},
+        {"type": "Rate", "pattern": ".*", "factor": 1.0},
+    ]
+    assert parse([tiny.CONFIG, "--pretrain.rates="]) == parse([tiny.CONFIG])

@@ -18,7 +18,7 @@ from agejax.models.vgg import VGG
 from agejax.objectives import Identity, JointLabelDistribution
 from agejax.parameters import flatten
 from agejax.training import checkpoint, evaluate, loop, stages
-from agejax.training.optim import make_optimizer
+from agejax.training.optim import SGD, Rate
 from agejax.training.progress import Progress
 from agejax.training.sharding import make_mesh, replicated, to_devices
 from agejax.training.state import new_state
@@ -43,9 +43,10 @@ def mesh_of(count):
 @functools.cache
 def compiled(stage, devices):
     """(jitted step, initial variables, optimizer): compiled once for all tests."""
-    network = describe(stage.objective).network(stage.trainable)
-    variables, _ = stages.start_variables(network, 32, 0, stage, None, "")
-    optimizer = make_optimizer(stage.optimizer, stage.schedule, variables["params"], stage.trainable, 8, 2.5)
+    description = describe(stage.objective)
+    network = description.network(stage.trainable)
+    variables, _ = stages.start_variables(stage, description, 0, None, "")
+    optimizer = stage.make_optimizer(variables["params"], 8, 2.5)
     step = make_train_step(network, stage.objective, optimizer, mesh_of(devices))
     return step, variables, optimizer
 
@@ -151,7 +152,9 @@ def test_the_best_by_validation_is_kept_beside_the_latest(tmp_path):
         return {"mae": [5.0, 3.0, 4.0][len(seen) - 1]}
 
     state, summary = train(tmp_path / "run", validate=validate)
-    assert summary["best"] == {"step": 6, "mae": 3.0}
+    assert summary["best"] == {"step": 6, "mae": 3.0} and summary["validation"] == {"mae": 4.0}
+    _, again = train(tmp_path / "run", validate=validate)  # killed after the last save: nothing is left to train
+    assert (again["best"], again["validation"], len(seen)) == (summary["best"], summary["validation"], 3)
     best, latest = (
         checkpoint.load_variables(tmp_path / "run", describe(), name, make_mesh()) for name in ("best", "latest")
     )
@@ -292,36 +295,9 @@ def test_unfinished_and_missing_checkpoints_are_told(tmp_path):
         checkpoint.load_trained(tmp_path)
 
 
-def test_next_stage_takes_the_trunk_and_leaves_the_head(tmp_path):
-    _, state = finished(tmp_path, Identity(num_identities=4))
-    network = describe().network()
-    variables, told = stages.start_variables(network, 32, 0, STAGE, state.variables, "pretrain")
-    assert_same(variables["params"]["trunk"], state.params["trunk"])
-    assert_same(variables["batch_stats"], state.batch_stats)
-    assert variables["params"]["head"]["bias"].shape == (101,)
-    assert "takes trunk" in told and "head/kernel 16×4" in told
-
-
-def test_official_second_stage_takes_all_and_resets_the_head_bias():
-    _, state = start(STAGE)
-    source = state.variables
-    source["params"]["head"]["bias"] += 1
-    stage = stages.Stage("joint", STAGE.objective, take="all", reset_head_bias=True)
-    variables, told = stages.start_variables(describe().network(), 32, 5, stage, source, "kl")
-    assert_same(variables["params"]["head"]["kernel"], source["params"]["head"]["kernel"])
-    np.testing.assert_array_equal(variables["params"]["head"]["bias"], 0)
-    assert "takes all" in told
-
-
-def test_a_checkpoint_of_another_shape_is_refused_by_name():
-    _, state = start(STAGE)
-    wider = checkpoint.Description(VGG(1 / 16), STAGE.objective, 32, "float32", Alignment(), "", None).network()
-    with pytest.raises(UserError, match=r"pretrain has another shape: trunk/block1_1/"):
-        stages.start_variables(wider, 32, 0, STAGE, state.variables, "pretrain")
-
-
 def test_frozen_trunk_stays_through_training(tmp_path):
-    stage = stages.Stage("finetune", STAGE.objective, batch_size=8, trainable="head")
+    decaying = {"optimizer": SGD(1e-3, weight_decay=0.1), "rates": (Rate("trunk", 9.0), Rate("bias", 2.0))}
+    stage = stages.Stage("finetune", STAGE.objective, batch_size=8, trainable="head", **decaying)
     _, before = start(stage)
     kept = jax.tree.map(np.asarray, before.variables)
     state, _ = train(tmp_path / "run", stage=stage)

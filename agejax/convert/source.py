@@ -1,4 +1,4 @@
-"""What a foreign file holds, whatever its format: named arrays, and the layers of the network where the file has them."""
+"""What a foreign file holds, whatever its format: named arrays, and a network's layers where the file has them."""
 
 import dataclasses
 

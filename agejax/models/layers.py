@@ -5,6 +5,7 @@ statistics and their reductions, pooled features and the head are float32 always
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -74,6 +75,19 @@ def max_pool(x_BxHxWxC: jax.Array) -> jax.Array:
     B, H, W, C = x_BxHxWxC.shape
     x = x_BxHxWxC[:, : H // 2 * 2, : W // 2 * 2]
     return x.reshape(B, H // 2, 2, W // 2, 2, C).max((2, 4))
+
+
+def max_pool3(x_BxHxWxC: jax.Array, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
+    """3×3 max-pooling over the map and -inf around it: `padding` pixels (top, bottom), (left, right). Any float dtype.
+
+    Windows that do not fit whole are dropped: floor((H + top + bottom - 3) / stride) + 1 rows. Written as maxima of
+    shifted slices, one axis after the other, for the reason given at max_pool. Equal maxima divide their gradient.
+    """
+    x = jnp.pad(x_BxHxWxC, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    for axis in (1, 2):
+        last = x.shape[axis] - 3  # where the last window may start
+        x = functools.reduce(jnp.maximum, (jax.lax.slice_in_dim(x, i, last + i + 1, stride, axis) for i in range(3)))
+    return x
 
 
 def mean_pool(x_BxHxWxC: jax.Array) -> jax.Array:

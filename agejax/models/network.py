@@ -13,15 +13,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from agejax.models.efficientnet_v2 import EfficientNetV2
+from agejax.models.googlenet import GoogLeNet
 from agejax.models.inputs import Inputs
 from agejax.models.layers import Compute
+from agejax.models.resnet import ResNet
 from agejax.models.vgg import VGG
 
 BACKBONES = {
     "thin": VGG(0.5),
     "tiny": VGG(0.25),
+    "tiny_12": VGG(0.25, convolutions=(2, 2, 2, 3, 3)),  # as in a published PyTorch TinyAgeNet
     "vgg_1_8": VGG(0.125),
     "vgg_1": VGG(1.0),
+    "vgg16": VGG(1.0, "fc", norm=False, bias=True),
+    "vgg16_bn": VGG(1.0, "fc", bias=True),
+    "googlenet": GoogLeNet(),
+    "googlenet_tv": GoogLeNet(branch=3, pool4=2),
+    "resnet18": ResNet(18),
+    "resnet34": ResNet(34),
+    "resnet50": ResNet(50),
+    "efficientnet_v2_s": EfficientNetV2("s"),
+    "efficientnet_v2_m": EfficientNetV2("m"),
 }
 FAMILIES = {type(backbone).__name__: type(backbone) for backbone in BACKBONES.values()}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

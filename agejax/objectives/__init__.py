@@ -19,7 +19,38 @@ for (NaN, or identity -1) has loss NaN, so that it is noticed: keeping such exam
 A new recipe is a new class here and a new row in OBJECTIVES.
 """
 
-from agejax.objectives.distributions import ExpectationRegression, JointLabelDistribution, LabelDistribution
-from agejax.objectives.identity import Identity
+from agejax.objectives.distributions import (
+    DEX,
+    ExpectationRegression,
+    JointLabelDistribution,
+    LabelDistribution,
+    MeanVariance,
+    SoftLabels,
+    UnimodalConcentrated,
+)
+from agejax.objectives.identity import AMSoftmax, Identity
+from agejax.objectives.long_tail import LAEClassification, LAERepresentation
+from agejax.objectives.ordinal import CORAL, ORCNN, Ranking
+from agejax.objectives.regression import EuclideanRegression, MetricRegression
 
-OBJECTIVES = {cls.__name__: cls for cls in (JointLabelDistribution, LabelDistribution, ExpectationRegression, Identity)}
+OBJECTIVES = {
+    cls.__name__: cls
+    for cls in (
+        JointLabelDistribution,
+        LabelDistribution,
+        ExpectationRegression,
+        DEX,
+        MeanVariance,
+        SoftLabels,
+        UnimodalConcentrated,
+        MetricRegression,
+        EuclideanRegression,
+        LAERepresentation,
+        LAEClassification,
+        Ranking,
+        CORAL,
+        ORCNN,
+        Identity,
+        AMSoftmax,
+    )
+}

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from agejax.labels import AGE, LabelGrid, at_least_float32, expectation, require_one_per_example, spread
 from agejax.models import heads
 
+LINKS = {"softmax": lambda logits: logits, "sigmoid": jax.nn.log_sigmoid}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnGrid:
@@ -27,19 +29,39 @@ class OnGrid:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Expectation(OnGrid):
-    """What objectives share whose head is a distribution over a grid, and whose answer is its expectation."""
+    """What objectives share whose head is a distribution over a grid, and whose answer is its expectation.
+
+    link="softmax": p = softmax(x) of the outputs x. link="sigmoid": p = sigmoid(x) / Σ sigmoid(x), as some published
+    networks have it; in it a constant added to x does change p.
+    """
+
+    link: Literal["softmax", "sigmoid"] = "softmax"
 
     @property
     def head_size(self) -> int:
         return self.grid.size
 
+    def scores(self, logits_BxK) -> jax.Array:
+        """(B, K) numbers whose softmax is the distribution: what every loss is given in place of the outputs."""
+        return LINKS[self.link](at_least_float32(logits_BxK))
+
+    def rows(self, logits_BxK, batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Scores, labels, bool mask, with padding replaced."""
+        logits_BxK, label_B, mask_B = unpadded(logits_BxK, batch, self.grid)
+        return self.scores(logits_BxK), label_B, mask_B
+
     def distribution(self, logits_BxK) -> jax.Array:
-        return jax.nn.softmax(at_least_float32(logits_BxK))
+        return jax.nn.softmax(self.scores(logits_BxK))
 
     def predict(self, logits_BxK) -> tuple[jax.Array, jax.Array]:
         """(B,) expectation and (B,) standard deviation in the grid's units. DLDL-v2, Eq. 10."""
         p_BxK = self.distribution(logits_BxK)
-        return expectation(p_BxK, self.grid), spread(p_BxK, self.grid)
+        return within(self.grid, expectation(p_BxK, self.grid)), spread(p_BxK, self.grid)
+
+
+def within(grid: LabelGrid, value_B) -> jax.Array:
+    """(B,): clipped to the grid; of an expectation that is its last rounding."""
+    return jnp.clip(value_B, grid.low, grid.high)
 
 
 def unpadded(logits_BxK, batch, grid: LabelGrid):

@@ -118,13 +118,17 @@ def find_stage(checkpoint: Path) -> Path:
     return cards[-1].parent
 
 
+def read_description(stage_dir: Path) -> Description:
+    """Of a finished stage. Raises UserError where this version does not know what it holds."""
+    saved = read_card(stage_dir)["description"]
+    return Description(**{name: specs.decode(saved[name], str(stage_dir)) for name in saved if name != "type"})
+
+
 def load_trained(checkpoint: Path, mesh: Mesh | None = None) -> tuple[Description, dict]:
     """(description, {"params", "batch_stats"}) of a finished stage, on every device of the mesh."""
     stage_dir = find_stage(Path(checkpoint)).absolute()
-    card = read_card(stage_dir)
-    saved = card["description"]
-    description = Description(**{name: specs.decode(saved[name], str(stage_dir)) for name in saved if name != "type"})
-    return description, load_variables(stage_dir, description, card["selected"], mesh or make_mesh())
+    description, selected = read_description(stage_dir), read_card(stage_dir)["selected"]
+    return description, load_variables(stage_dir, description, selected, mesh or make_mesh())
 
 
 def load_variables(stage_dir: Path, description: Description, selected: str, mesh: Mesh) -> dict:

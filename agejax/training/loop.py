@@ -58,11 +58,12 @@ def train(
     """Trains to the end of the plan, from the newest checkpoint where there is one.
 
     batches(step) opens the training batches from that step on: the data position is the step number. Returns the last
-    state and {"steps", "epochs", "images_per_second", "wall_seconds", "best": {...}}. Raises Diverged, Interrupted.
+    state and {"steps", "epochs", "images_per_second", "wall_seconds", "best": {...}, "validation": {...}}; "validation"
+    is that of the last state. Raises Diverged, Interrupted.
     """
-    tally = {"seconds": 0.0, "best": None}
+    tally = {"seconds": 0.0, "best": None, "validation": None}
     if restored := checkpoints.restore(state):
-        state, tally = restored
+        state, tally = restored[0], tally | restored[1]
         print(f"{plan.name}: goes on at step {int(state.step)} of {plan.steps}", flush=True)
     begun, start = time.monotonic(), int(state.step)
     spent_before = tally["seconds"]
@@ -77,7 +78,7 @@ def train(
     def look(step, state):
         numbers = validate(state.variables)
         progress.write("val", step, numbers)
-        best = tally["best"]
+        tally["validation"], best = numbers, tally["best"]
         if measure in numbers and (best is None or numbers[measure] < best[measure]):
             tally["best"] = {"step": step, measure: numbers[measure]}
             checkpoints.save_best(step, state.variables)
@@ -114,6 +115,7 @@ def train(
         "images_per_second": (tally | speed.measured()).get("images_per_second"),
         "wall_seconds": round(spent_before + time.monotonic() - begun, 1),
         "best": tally["best"],
+        "validation": tally["validation"],
     }
 
 

@@ -21,6 +21,6 @@ def aaf_tiny(data: str = "aaf"):
     )
     stage = Stage(
         "finetune", JointLabelDistribution(), epochs=20, batch_size=64, optimizer=Adam(3e-3),
-        schedule=OneCycle(), augmentation=augmentation,
+        schedule=OneCycle(cycle_momentum=False), augmentation=augmentation,
     )  # fmt: skip
     return Experiment("aaf_tiny", (stage,), data=data, model=VGG(0.25), image_size=64)
