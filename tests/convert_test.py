@@ -253,6 +253,16 @@ def test_the_way_out_gives_the_arrays_that_came_in(case, tmp_path):
         np.testing.assert_array_equal(out[name], x, err_msg=name)
     with pytest.raises(UserError, match="exists"):
         convert.export(w, tmp_path / "out.safetensors")
+    again = convert.read(tmp_path / "out.safetensors")  # which says what it is of
+    assert (again.backbone, again.objective) == (w.backbone, w.objective)
+
+
+def test_a_file_of_ours_keeps_options_that_others_cannot_tell(tmp_path):
+    w = convert.read(saved(state("googlenet"), tmp_path / "in.safetensors"), "googlenet")
+    published = dataclasses.replace(w, backbone=dataclasses.replace(w.backbone, pool4=3))
+    convert.export(published, tmp_path / "out.safetensors")
+    assert convert.read(tmp_path / "out.safetensors").backbone.pool4 == 3
+    assert convert.read(tmp_path / "in.safetensors", "googlenet").backbone.pool4 == 2
 
 
 def test_torchvision_takes_what_goes_out(tmp_path):
@@ -311,3 +321,14 @@ def test_the_package_gives_its_parts_when_they_are_asked_for():
     with pytest.raises(AttributeError, match="module 'agejax' has no attribute 'convertt'"):
         _ = agejax.convertt
     assert "imagenet" in INPUTS
+
+
+def test_what_is_written_can_be_evaluated(drawn_data, tmp_path, capsys):
+    path = saved(headed("vgg_thin", 101, "classifier"), tmp_path / "n.safetensors")
+    w = dataclasses.replace(convert.read(path, VGG(1 / 16)), image_size=32)
+    convert.write(w, tmp_path / "out")
+    words = ["evaluate", f"--checkpoint={tmp_path / 'out'}", "--data=synthetic", f"--data_dir={drawn_data}"]
+    assert main([*words, f"--json={tmp_path / 'numbers.json'}"]) == 0
+    assert capsys.readouterr().out.endswith("(synthetic test)\n")  # whose median is not known
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    assert numbers["median_baseline_mae"] is None and numbers["trained_on"] == "n.safetensors"

@@ -23,12 +23,6 @@ from data_pipelines.errors import UserError
 KEY = jax.random.key(0)
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 RESIDUAL = {"stage1_1": 0, "stage1_2": 1, "stage2_2": 3, "stage3_2": 5, "stage3_3": 6}  # of 7 small blocks: place
-    "stage1_1": 0,
-    "stage1_2": 1,
-    "stage2_2": 3,
-    "stage3_2": 5,
-    "stage3_3": 6,
-}  # of the small one: block → place in 7
 
 # torchvision's blocks: class, expand, channels, rows of the map at 64 px
 STAGES = {
@@ -236,9 +230,15 @@ def test_padding_reaches_every_convolution_and_brings_its_input_recipe(tiny, pad
     units = [module for module, _ in traced(tiny(padding=padding)).modules if isinstance(module, ConvNorm)]
     assert len(units) == 1 + 2 + 4 + 9 + 1
     assert {module.padding for module in units} == {given}
-    assert {module.epsilon for module in units} == {1e-3}
     assert make_network(tiny(padding=padding), linear(3)).inputs == inputs
     assert make_network(tiny(padding=padding, inputs=HALF), linear(3)).inputs == HALF
+
+
+@pytest.mark.parametrize("options, epsilon", [({}, 1e-3), ({"epsilon": 1e-5}, 1e-5)])
+def test_epsilon_reaches_every_norm(tiny, options, epsilon):
+    norms = [module for module, _ in traced(tiny(**options)).modules if isinstance(module, nn.BatchNorm)]
+    assert len(norms) == 17
+    assert {module.epsilon for module in norms} == {epsilon}
 
 
 def test_bfloat16_keeps_features_statistics_and_the_mean_float32(tiny, monkeypatch):

@@ -36,7 +36,8 @@ BATCH = {
     "identity": np.array([0, 4, 2, -1], np.int32),
     "mask": np.array([1, 1, 1, 0], np.float32),
 }
-QUICK = ("one layer", "seven blocks", "vgg_1_8", "resnet18")  # the others take long to compile
+QUICK = ("one layer", "seven blocks", "vgg_1_8")  # the others take long to compile
+IDLE = "conv/bias"  # the gradient is 0 where a norm follows
 quickly = {"xla_backend_optimization_level": 0}
 jit = functools.partial(jax.jit, compiler_options=quickly)
 
@@ -94,20 +95,18 @@ def check_moves(before, after, metrics):
     assert np.isfinite(metrics["loss"])
     for path, value in after.items():
         assert np.isfinite(value).all(), path
-        assert (value != before[path]).any(), path
+        assert (value != before[path]).any() or path.endswith(IDLE), path
 
 
-# the same by the chain rule
-
-
-# One compiled function a part gives both its result, for a cotangent of zeros, and its gradients. Two functions, with
-# what the second needs handed over by the first, would round differently from the step that training takes.
+# The same by the chain rule. One compiled function a part gives both its result, for a cotangent of zeros, and its
+# gradients. Two functions, with what the second needs handed over by the first, would round in other ways than the
+# step that training takes.
 
 
 @functools.lru_cache(maxsize=1)  # the largest has 138 million parameters
 def trunk_step(name):
-    """Features (B, C) of a training pass, and a function from their cotangent to (features, {path: [gradient finite,
-    gradient not 0 throughout]}, the trunk's parameters one step on)."""
+    """Features (B, C) of a training pass, and a function from their cotangent to the features, the absolute sum of
+    every parameter's gradient, and the gradient where it is small enough to hand about."""
     network = make_network(backbone_of(name), linear(1))
     variables = filled(variable_shapes(network, 32))
     head, trunk = variables["params"]["head"], variables["params"]["trunk"]
@@ -121,8 +120,7 @@ def trunk_step(name):
     def move(trunk, cotangent_BxC):
         features_BxC, pull = jax.vjp(features, trunk)
         (gradient,) = pull(cotangent_BxC)
-        told = jax.tree.map(lambda g: jnp.stack([jnp.isfinite(g).all(), (g != 0).any()]), gradient)
-        return features_BxC, told, jax.tree.map(lambda p, g: p - RATE * g, trunk, gradient)
+        return features_BxC, jax.tree.map(lambda g: jnp.abs(g).sum(), gradient), gradient if name in MADE else {}
 
     shape = jax.eval_shape(features, trunk)
     return move(trunk, jnp.zeros_like(shape))[0], functools.partial(move, trunk)
@@ -159,10 +157,11 @@ def chained_step(name, objective):
     logits_BxK, _ = run(np.zeros((4, objective.head_size), np.float32))
     loss, cotangent_BxK, prediction = objective_step(objective)(logits_BxK)
     _, (gradient, cotangent_BxC) = run(cotangent_BxK)
-    _, told, trunk = move(cotangent_BxC)
+    _, sizes, trunk_gradient = move(cotangent_BxC)
     return types.SimpleNamespace(
-        logits=logits_BxK, loss=loss, prediction=prediction, head_gradient=flatten(gradient), told=flatten(told),
-        params={"trunk": trunk, "head": jax.tree.map(lambda p, g: p - RATE * g, params, gradient)},
+        logits=logits_BxK, loss=loss, prediction=prediction,
+        gradient=flatten({"head": gradient, "trunk": trunk_gradient}),
+        sizes=flatten({"head": jax.tree.map(lambda g: jnp.abs(g).sum(), gradient), "trunk": sizes}),
     )  # fmt: skip
 
 
@@ -172,8 +171,9 @@ def test_every_objective_takes_a_step_and_the_chain_rule_gives_the_same(objectiv
     check_moves(before, after, metrics)
     chained = chained_step("one layer", objective_of(objective))
     np.testing.assert_allclose(metrics["loss"], chained.loss, rtol=1e-5)
-    for path, value in flatten(chained.params).items():
-        np.testing.assert_allclose(value - before[path], after[path] - before[path], rtol=1e-3, atol=1e-5)
+    assert chained.gradient.keys() == after.keys()
+    for path, gradient in chained.gradient.items():
+        np.testing.assert_allclose(-RATE * gradient, after[path] - before[path], rtol=1e-3, atol=1e-5, err_msg=path)
 
 
 TURNS = [  # the objectives, one after the other
@@ -182,7 +182,7 @@ TURNS = [  # the objectives, one after the other
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone, objective", zip(BACKBONES, TURNS))
+@pytest.mark.parametrize("backbone, objective", [*zip(BACKBONES, TURNS)])
 def test_every_backbone_takes_a_step(backbone, objective):
     check_moves(*real_step(backbone_of(backbone), objective_of(objective)))
 
@@ -203,8 +203,6 @@ def test_any_objective_trains_any_backbone(backbone, objective):
     for value_B in step.prediction:
         assert value_B.shape == (4,) and value_B.dtype == jnp.float32
         assert np.isfinite(value_B).all()
-    for path, gradient in step.head_gradient.items():
-        assert np.isfinite(gradient).all() and gradient.any(), path
-    for path, (finite, moves) in step.told.items():
-        assert finite, path
-        assert moves or not path.endswith("kernel"), path
+    for path, size in step.sizes.items():
+        assert np.isfinite(size), path
+        assert size > 0 or path.endswith(IDLE), path

@@ -21,7 +21,7 @@ STORAGES = {
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 RNG = np.random.default_rng(0)
 BOTH = pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-SYSTEM = {"protocol_version": PROTOCOL, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+SYSTEM = {"protocol_version": PROTOCOL, "type_sizes": {"short": 2, "int": 4, "long": 4}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class TorchFile:
     """Storages that tensors of one file live in, and the file."""
 
     def __init__(self, legacy: bool = False):
-        self.legacy, self.storages = legacy, {}
+        self.legacy, self.storages, self.little_endian = legacy, {}, True
 
     def storage(self, values: np.ndarray, count: int | None = None) -> Persistent:
         key = str(len(self.storages))
@@ -168,7 +168,7 @@ class TorchFile:
             archive.writestr("archive/version", "3\n")
 
     def _save_legacy(self, path: Path, data: bytes) -> None:
-        head = b"".join(write(value) for value in (MAGIC, PROTOCOL, SYSTEM))
+        head = b"".join(write(value) for value in (MAGIC, PROTOCOL, SYSTEM | {"little_endian": self.little_endian}))
         numbers = (struct.pack("<q", values.size) + values.tobytes() for values in self.storages.values())
         path.write_bytes(head + data + write(list(self.storages)) + b"".join(numbers))
 
@@ -191,6 +191,7 @@ def small_network(file: TorchFile) -> tuple[New, dict[str, np.ndarray]]:
         stride=[1, 1],
         eps=1e-3,
         names=("x", {}),
+        many=tuple(range(17)),
         _private=3,
         act=Name("torch relu"),
     )

@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import os
+import zipfile
 from collections import Counter, defaultdict, deque
 from pathlib import Path
 
@@ -70,6 +71,18 @@ def test_tensors_share_storages_and_have_strides(tmp_path, legacy):
     assert not np.shares_memory(found["all"], found["parameter"])
 
 
+@BOTH
+def test_arrays_outlive_the_file(tmp_path, legacy):
+    file, values = TorchFile(legacy), floats(1000, 7)
+    storage = file.storage(values)
+    views = {name: file.view(storage, 0, (1000, 7), (7, 1)) for name in ("weight", "same", "again")}
+    path = file.save(tmp_path / "a.pth", views)
+    found = read_pickle(path).tensors["weight"]
+    with path.open("r+b") as written:  # in place, as another program may do
+        written.write(bytes(path.stat().st_size))
+    np.testing.assert_array_equal(found, values)
+
+
 def test_archive_of_a_big_endian_machine(tmp_path):
     file = TorchFile()
     arrays = {"a": floats(3), "b": np.arange(3) * 1j, "c": np.arange(4).astype(ml_dtypes.bfloat16), "d": np.arange(5)}
@@ -82,6 +95,25 @@ def test_archive_of_a_big_endian_machine(tmp_path):
     source = read_pickle(there)
     equal(source.tensors, arrays)
     assert source.notes == ("its numbers are big-endian",)
+
+
+def test_older_file_of_a_big_endian_machine(tmp_path):
+    file, arrays = TorchFile(legacy=True), {"a": floats(3)}
+    file.little_endian = False
+    source = read_pickle(file.save(tmp_path / "a.pth", file.state_dict(arrays)))
+    equal(source.tensors, arrays)
+    assert source.notes == ("saved on a big-endian machine: the numbers of this format are little-endian there too",)
+
+
+def test_archives_of_other_versions(tmp_path):
+    """The folder is named after the file; the oldest do not tell the order of bytes."""
+    file, arrays = TorchFile(), {"a": floats(3)}
+    path = file.save(tmp_path / "a.pth", file.state_dict(arrays))
+    with zipfile.ZipFile(path) as archive:
+        members = {name.replace("archive/", "resnet18-f37072fd/"): archive.read(name) for name in archive.namelist()}
+        del members["resnet18-f37072fd/byteorder"]
+    other = rewritten(path, tmp_path / "b.pth", members | dict.fromkeys(archive.namelist()))
+    equal(read_pickle(other).tensors, arrays)
 
 
 def test_older_ways_to_write_a_tensor(tmp_path):
@@ -151,12 +183,40 @@ def test_weights_of_a_checkpoint(tmp_path, legacy, entry):
     assert source.notes == (f"taken from {entry}; left out: {others}",)
 
 
+def test_what_usually_stands_beside_weights(tmp_path):
+    """Named one by one: a checkpoint with any of these is read."""
+    names = """builtins.complex builtins.bytearray __builtin__.xrange collections.Counter collections.deque torch.Size
+    datetime.datetime datetime.timedelta pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath numpy.dtype
+    numpy.core.multiarray._reconstruct numpy.core.multiarray.scalar numpy._core.multiarray._reconstruct torch.device
+    numpy._core.multiarray.scalar numpy.random._pickle.__randomstate_ctor numpy.random._pickle.__generator_ctor
+    torch.nn.backends.thnn._get_thnn_function_backend torchvision.transforms.functional.InterpolationMode"""
+    file = TorchFile()
+    beside = {name: Call(" ".join(name.rsplit(".", 1)), ("x", 3)) for name in names.split()}
+    kinds = (
+        "argparse Namespace",
+        "types SimpleNamespace",
+        "optparse Values",
+        "__builtin__ object",
+        "omegaconf DictConfig",
+    )
+    beside |= {kind: New(kind, (), {"lr": 1}) for kind in kinds}
+    path = file.save(tmp_path / "a.pth", {"model": file.state_dict(WEIGHTS), "function": Name("torch relu"), **beside})
+    equal(read_pickle(path).tensors, WEIGHTS)
+
+
 def test_weights_further_inside(tmp_path):
     file = TorchFile()
     inner = checkpoint(file, model={"extra": file.state_dict(WEIGHTS)})
     path = file.save(tmp_path / "a.pth", {"run": New("a.b Dict", items=inner), "version": 1})
     assert read_pickle(path).notes[0] == "taken from run.model.extra; left out: version"
-    trainer = New("code.train Trainer", (), {"model": network("torch.nn Linear", {"weight": file.tensor(floats(2, 3))})})
+    equal(read_pickle(path, "run.model.extra").tensors, WEIGHTS)
+    further = file.save(tmp_path / "c.pth", {"a": {"b": {"c": {"d": file.state_dict(WEIGHTS)}}}})
+    with pytest.raises(DataError, match=r"holds no weights of a network: its keys are a$"):
+        read_pickle(further)
+    equal(read_pickle(further, "a.b.c.d").tensors, WEIGHTS)
+    trainer = New(
+        "code.train Trainer", (), {"model": network("torch.nn Linear", {"weight": file.tensor(floats(2, 3))})}
+    )
     source = read_pickle(file.save(tmp_path / "b.pth", trainer))
     assert list(source.tensors) == ["weight"] and source.notes[0].startswith("taken from model;")
 
@@ -184,6 +244,8 @@ def test_a_usual_name_decides(tmp_path):
     source = read_pickle(path)
     equal(source.tensors, WEIGHTS)
     assert source.notes == ("taken from state_dict; left out: normal",)
+    inside = file.save(tmp_path / "b.pth", {"model": {"normal": normal, "net": file.state_dict(WEIGHTS)}})
+    equal(read_pickle(inside).tensors, WEIGHTS)
     equal(read_pickle(path, "normal").tensors, {"mean": file.storages["0"], "std": file.storages["1"]})
 
 
@@ -199,12 +261,51 @@ def test_a_usual_name_decides(tmp_path):
         (New("a.b Trainer", (), {"lr": 1}), "its keys are lr$"),
         (New("a.b Trainer"), "it is of type a.b.Trainer$"),
         (network("torch.nn ReLU"), "its ReLU has no tensors$"),
+        (New("a.b Half", (), {"_modules": {}, "_parameters": {}}), "its keys are _modules, _parameters$"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_nothing_found(tmp_path, root, told):
     with pytest.raises(DataError, match=f"a.pth holds no weights of a network: {told}"):
         read_pickle(TorchFile().save(tmp_path / "a.pth", root))
+
+
+def test_an_optimizer_alone(tmp_path):
+    """Its moments have names and shapes of a network's, but the weights are not there."""
+    file = TorchFile()
+    state = {"state": {"conv.weight": {"exp_avg": file.tensor(floats(2, 3))}}, "param_groups": [{"lr": 0.1}]}
+    for root in (state, {"optimizer": state}):
+        with pytest.raises(DataError, match="holds no weights of a network"):
+            read_pickle(file.save(tmp_path / "a.pth", root))
+
+
+def test_one_network_under_two_names(tmp_path):
+    file = TorchFile()
+    weights = file.state_dict(WEIGHTS)
+    equal(read_pickle(file.save(tmp_path / "a.pth", {"model": weights, "net": weights})).tensors, WEIGHTS)
+
+
+def test_names_without_dots(tmp_path):
+    file, arrays = TorchFile(), {"weight": floats(2, 3), "bias": floats(2)}
+    weights = file.state_dict(arrays)
+    source = read_pickle(file.save(tmp_path / "a.pth", {"epoch": 1, "mean": file.tensor(floats(3)), "layer": weights}))
+    equal(source.tensors, arrays)
+    source = read_pickle(file.save(tmp_path / "b.pth", {**weights.items, "options": {"lr": 0.1}}))
+    equal(source.tensors, arrays)
+    assert source.notes == ("left out, no tensors: options",)
+    equal(
+        read_pickle(file.save(tmp_path / "c.pth", {"n_averaged": weights.items["bias"]})).tensors,
+        {"n_averaged": arrays["bias"]},
+    )
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[1m", "\u202eweight"])
+def test_names_that_cannot_be_printed(tmp_path, name):
+    file = TorchFile()
+    with pytest.raises(DataError, match=r"is damaged: a tensor's name has characters that cannot be printed$"):
+        read_pickle(file.save(tmp_path / "a.pth", {name: file.tensor(floats(2))}))
+    with pytest.raises(DataError, match=r"is damaged: a layer or a tensor has an impossible name$"):
+        read_pickle(file.save(tmp_path / "b.pth", network("a.b C", {name: file.tensor(floats(2))})))
 
 
 def test_what_is_no_tensor_in_a_state_dict(tmp_path):
@@ -263,6 +364,27 @@ def test_network_saved_whole(tmp_path, legacy):
     assert source.modules[1].options == options
     np.testing.assert_array_equal(source.modules[3].tensors["running_mean"], expected["trunk.2.running_mean"])
     assert source.notes[0].startswith("a network saved whole, of class model.Tiny: ") and len(source.notes) == 1
+
+
+def test_networks_that_are_none(tmp_path):
+    file, tensor = TorchFile(), TorchFile().tensor(floats(2))
+    deep = network("a.b Leaf", {"weight": file.tensor(floats(2))})
+    for _ in range(70):
+        deep = network("a.b Box", modules={"inner": deep})
+    cases = {
+        "has something else than layers in a a.b.Box": network("a.b Box", modules={"a": New("a.b C")}),
+        "has something else than tensors in a a.b.Box": network("a.b Box", {"a": tensor, "b": 3}),
+        "is damaged: a layer or a tensor has an impossible name": network("a.b Box", {"a" * 201: tensor}),
+        "is damaged: layers nest without end, as in inner.inner": deep,
+    }
+    wide = network("a.b Box", {f"weight_{number}": tensor for number in range(100)})
+    for _ in range(12):
+        wide = network("a.b Box", modules={"a": wide, "b": wide})
+    cases["is damaged: layers nest without end, as in .*a.a"] = wide
+    file.storage(floats(2))
+    for told, root in cases.items():
+        with pytest.raises(DataError, match=told):
+            read_pickle(file.save(tmp_path / "a.pth", root))
 
 
 def test_wrapped_network_saved_whole(tmp_path):

@@ -222,17 +222,23 @@ def assert_is_distribution(p_BxK, grid, spread_B):
 
 @every(VARIANTS)
 def test_padded_rows_count_nothing_whatever_stands_in_them(objective):
-    batch, outputs_BxK, last = make_batch(objective), make_outputs(objective), np.arange(ROWS) >= 20
-    complete, _ = evaluate(objective, outputs_BxK, batch)
-    shorter = batch | {"mask": np.float32(~last)}
-    alone, _ = evaluate(objective, outputs_BxK, shorter)
-    numbers = np.array([np.nan, np.inf, -np.inf, 1e30], np.float32)
-    junk = {"label": numbers, "sigma": numbers, "identity": [-1, 10**6, -(10**6), 7], "mask": 0}
-    padded, _ = evaluate(objective, with_rows(outputs_BxK, last, numbers[:, None]), with_rows(shorter, last, junk))
+    """Twelve examples, once with themselves again and once with junk: the means over the batch are the same too."""
+    twice, half, last = np.tile(np.arange(ROWS // 2), 2), ROWS // 2, np.arange(ROWS) >= ROWS // 2
+    batch = {name: column[twice] for name, column in make_batch(objective).items()}
+    outputs_BxK = make_outputs(objective)[twice]
+    alone, _ = evaluate(objective, outputs_BxK, batch)
+    numbers = np.resize(np.array([np.nan, np.inf, -np.inf, 1e30], np.float32), half)
+    junk = {"label": numbers, "sigma": numbers, "identity": np.resize([-1, 10**6, -(10**6), 7], half), "mask": 0}
+    padded, _ = evaluate(objective, with_rows(outputs_BxK, last, numbers[:, None]), with_rows(batch, last, junk))
     for name in padded.keys() - {"value", "spread"}:
         np.testing.assert_array_equal(padded[name][last], 0, err_msg=name)
-        np.testing.assert_array_equal(padded[name][~last], alone[name][~last], err_msg=name)
-    assert (np.asarray(complete["loss"])[last] != 0).all()
+        assert_equal_but_for_rounding(padded[name][~last], alone[name][~last], name)
+    assert (np.asarray(alone["loss"])[last] != 0).any()
+
+
+def assert_equal_but_for_rounding(actual, expected, name):
+    largest = np.abs(np.asarray(expected)).max()  # sums of large terms of both signs are rounded as they are
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=2e-6 * largest, err_msg=name)
 
 
 @every(VARIANTS)
@@ -245,7 +251,7 @@ def test_an_example_knows_nothing_of_the_others(objective):
     first = {name: column[0] for name, column in batch.items()}
     other, _ = evaluate(objective, with_rows(outputs_BxK, -1, -outputs_BxK[0]), with_rows(batch, -1, first))
     for name in found:
-        np.testing.assert_allclose(moved[name], found[name][order], rtol=1e-5, atol=1e-6, err_msg=name)
+        assert_equal_but_for_rounding(moved[name], found[name][order], name)
     mixes = "batch" in dataclasses.asdict(objective).values()  # documented to: it takes a mean over the batch
     same = {name: np.array_equal(other[name][:-1], found[name][:-1]) for name in found}
     assert same == dict.fromkeys(found, True) | ({"loss": False, "gradient": False} if mixes else {})
@@ -254,11 +260,11 @@ def test_an_example_knows_nothing_of_the_others(objective):
 @every(DEFAULTS)
 def test_bfloat16_outputs_are_widened_first(objective):
     batch, outputs_BxK = make_batch(objective), jnp.asarray(make_outputs(objective, 10.0), jnp.bfloat16)
-    narrow, _ = evaluate(objective, outputs_BxK, batch)
+    both = jax.jit(lambda x: (objective.loss(x, batch), objective.predict(x)), compiler_options=QUICKLY)
     wide, _ = evaluate(objective, np.asarray(outputs_BxK, np.float32), batch)
-    for name in wide.keys() - {"gradient"}:
-        np.testing.assert_array_equal(narrow[name], wide[name], err_msg=name)
-    np.testing.assert_allclose(np.float32(narrow["gradient"]), wide["gradient"], rtol=0.01, atol=1e-6)
+    (loss_B, metrics), (value_B, spread_B) = both(outputs_BxK)
+    for name, narrow_B in ({"loss": loss_B, "value": value_B, "spread": spread_B} | metrics).items():
+        assert_equal_but_for_rounding(narrow_B, wide[name], name)
 
 
 @every(DEFAULTS)

@@ -60,10 +60,10 @@ def test_order_is_that_of_the_bytes(tmp_path):
     assert list(source.tensors) == ["c", "a", "b"]
 
 
-def test_metadata_become_notes(tmp_path):
+def test_metadata_are_kept(tmp_path):
     header = {"__metadata__": {"model": "a\nb\x1b[1m", "format": "pt"}, "a": entry(0, 4)}
     source = read_safetensors(written(tmp_path / "a.safetensors", header, bytes(4)))
-    assert source.notes == ("format: pt", r"model: a\nb\x1b[1m")
+    assert source.metadata == header["__metadata__"] and source.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_file_of_torch(tmp_path):
     net = torch.nn.Conv2d(3, 4, 5).to(torch.bfloat16)
     save.save_file(net.state_dict(), path := tmp_path / "a.safetensors", metadata={"format": "pt"})
     found = read_safetensors(path)
-    assert found.notes == ("format: pt",)
+    assert found.metadata == {"format": "pt"}
     for name, tensor in net.state_dict().items():
         assert found.tensors[name].dtype == ml_dtypes.bfloat16
         np.testing.assert_array_equal(found.tensors[name].astype(np.float32), tensor.float().numpy())

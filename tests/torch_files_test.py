@@ -72,9 +72,10 @@ def test_bits_that_fell_over(tmp_path, legacy):
         (0, (1, 1), (1,), "2 axes and 1 strides"),
         (0, (1,) * 33, (1,) * 33, "33 axes"),
         (0, (2**21,), (0,), "2097152 elements that shows 4 numbers again and again"),
-        (0, [1], [1], "without storage, shape or strides"),
+        (0, [1], (1,), "without storage, shape or strides"),
+        (0, (1,), [1], "without storage, shape or strides"),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_views_outside_their_storage(tmp_path, legacy, offset, shape, strides, told):
     file = TorchFile(legacy)
@@ -108,6 +109,11 @@ def test_claims_inside_a_legacy_file(tmp_path):
     assert refused(path) == "is cut short: it ends inside the numbers of a tensor"
     path.write_bytes(data[: -len(write(["0"])) - 24] + write([]))
     assert refused(path) == "is damaged: it names numbers that it does not hold"
+    bytes_ = TorchFile(legacy=True)
+    storage = bytes_.storage(np.zeros(4, np.uint8), -1)
+    minus = bytes_.save(tmp_path / "b.pth", {"weight": bytes_.view(storage, 0, (1,), (1,))})
+    minus.write_bytes(minus.read_bytes()[:-12] + struct.pack("<q", -1) + bytes(4))
+    assert refused(minus) == "is damaged: a storage has an impossible key or size"
     path.write_bytes(data[: -len(write(["0"])) - 24] + write(["0", "0"]) + 2 * data[-24:])
     assert "another size" in refused(path)
 
@@ -122,6 +128,7 @@ def test_claims_inside_a_legacy_file(tmp_path):
         (("storage", Name("torch FloatStorage"), "../data.pkl", "cpu", 4), "archive/data/../data.pkl is missing"),
         (("storage", Name("torch FloatStorage"), 0, "cpu", 4), "impossible key or size"),
         (("storage", Name("torch FloatStorage"), "0", "cpu"), "not described as torch.save does it"),
+        (("memory", Name("torch FloatStorage"), "0", "cpu", 4), "not described as torch.save does it"),
         (("module", Name("torch FloatStorage"), "0", "cpu"), "not described as torch.save does it"),
         ("0", "not described as torch.save does it"),
     ],
@@ -131,6 +138,21 @@ def test_storages_that_are_none(tmp_path, words, told):
     file.storage(np.zeros(4, np.float32))
     path = file.save(tmp_path / "a.pth", {"weight": file.view(Persistent(words), 0, (1,), (1,))})
     assert told in refused(path)
+
+
+@pytest.mark.parametrize("words", [("storage", 3), ("memory", Name("torch FloatStorage"), "0", "cpu", 4, None), "0"])
+def test_storages_that_are_none_in_older_files(tmp_path, words):
+    file = TorchFile(legacy=True)
+    file.storage(np.zeros(4, np.float32))
+    path = file.save(tmp_path / "a.pth", {"weight": file.view(Persistent(words), 0, (1,), (1,))})
+    assert refused(path) == "is damaged: a storage is not described as torch.save does it"
+
+
+def test_dtypes_that_are_none(tmp_path):
+    file = TorchFile()
+    tensor = file.tensor(np.zeros(4, np.float32))
+    root = Call("torch._utils _rebuild_tensor_v3", (*tensor.args, Name("torch qint8")))
+    assert refused(file.save(tmp_path / "a.pth", {"a": root})) == "has numbers of an unknown type: qint8"
 
 
 @BOTH
@@ -188,6 +210,33 @@ def test_compressed_archives(tmp_path, method):
     assert "has compressed members (byteorder)" in refused(squeezed)
     assert tracemalloc.get_traced_memory()[1] < 2e6
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "told"),
+    [
+        (8, 1, "has encrypted members (byteorder)"),
+        (10, 8, "has compressed members (byteorder)"),
+        (20, 9, "has compressed members (byteorder)"),
+    ],
+)
+def test_what_an_archive_says_of_its_members(tmp_path, at, value, told):
+    """At 8, 10 and 20 of each entry of its directory: flags, method, size when compressed."""
+    path = small_file(tmp_path, legacy=False)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"PK\1\2")
+    while (start := data.find(b"PK\1\2", start)) >= 0:
+        data[start + at] = value
+        start += 1
+    path.write_bytes(data)
+    assert told in refused(path)
+
+
+def test_further_pickles_in_an_archive(tmp_path):
+    path = rewritten(
+        small_file(tmp_path, legacy=False), tmp_path / "b.pt", {"archive/more/data.pkl": b"", "data.pkl": b""}
+    )
+    assert "trunk.0.weight" in read_pickle(path).tensors
 
 
 def test_checksums(tmp_path):

@@ -36,7 +36,7 @@ from data_pipelines.errors import UserError
 from data_pipelines.loaders import train_batches
 from experiments.check import describe, doubts
 from experiments.command_line import parse
-from experiments.handover import Before, with_inputs
+from experiments.handover import Before, take_over, with_inputs
 from experiments.run import main
 
 
@@ -166,7 +166,7 @@ def test_weights_of_another_image_size_fit():
 @pytest.mark.parametrize(
     ("mine", "theirs", "told"),
     [
-        (ResNet(18), VGG(0.5), r"x was trained with VGG, this run has ResNet: give --model=thin$"),
+        (ResNet(18), VGG(0.5, inputs=HALF), r"x was trained with VGG, this run has ResNet: give --model=thin$"),
         (VGG(0.5), ResNet(50), r"x was trained with ResNet, this run has VGG: give --model=resnet50$"),
         (VGG(), Small(), r"x was trained with Small, this run has VGG: give the network it has, Small\("),
         (VGG(0.25), VGG(0.5), r"block1_1/conv/kernel is \(3, 3, 3, 32\) there and \(3, 3, 3, 16\) .*--model=thin$"),
@@ -382,6 +382,16 @@ def test_without_weights_the_family_s_recipe_is_written_down(drawn_data):
     usual = Before("runs/x", description(VGG(1 / 32)), None)  # of a version that did not write it down
     assert with_inputs(VGG(), usual).inputs == FACES
     assert with_inputs(VGG(pooling="fc"), None).inputs == with_inputs(ResNet(18), None).inputs == IMAGENET
+
+
+def test_what_is_given_is_not_found_out(drawn_data):
+    words = ["--config=dldl_v2_thin", *NETWORK, f"--data_dir={drawn_data}", "--pretrain.objective.num_identities=9"]
+    experiment = parse([*words, "--finetune.objective=LAEClassification", "--finetune.objective.mae=2.5"])
+    pretrain, finetune = (describe(experiment, stage) for stage in experiment.stages)
+    assert pretrain.objective.num_identities == 9
+    before = Before("runs/x", description(), {"mae": 4.0})
+    assert take_over(experiment.stages[1], finetune, before).objective.mae == 2.5
+    assert take_over(experiment.stages[1], finetune, None).objective.mae == 2.5
 
 
 def refused(words) -> str:

@@ -183,6 +183,7 @@ def test_opcodes_that_python_writes_seldom():
     assert loaded(b"N(0") is None and loaded(b"(K\1K\x020t") == (1,)
     one, other = loaded(b"]2\x86")
     assert one is other == []
+    assert loaded(b"(ccollections\nCounter\n}U\1aK\1so") == loaded(b"(}U\1aK\1sicollections\nCounter\n") == {"a": 1}
     assert loaded(b"(K\1K\2d") == {1: 2} and loaded(b"(K\1l") == [1] and loaded(b"N(K\x011") is None
 
 
@@ -210,6 +211,7 @@ def test_objects_keep_what_they_are_given():
         (b"ccollections\nOrderedDict\nN\x85R", "(TypeError: 'NoneType' object is not iterable)"),
         (b"ctorch._utils\n_rebuild_parameter\nN\x85R", "is damaged: a parameter without a tensor"),
         (b"ctorch._utils\n_rebuild_tensor\n)R", "(TypeError: "),
+        (b"ctorch._utils\n_rebuild_tensor\n(NK\0))tR", "is damaged: a tensor without storage, shape or strides"),
         (b"ctorch._utils\n_rebuild_tensor\n(NNNNtR", "is damaged: a tensor without storage, shape or strides"),
         (b"h\1", "(KeyError: 1)"),
         (b"0", "(IndexError: "),
@@ -219,7 +221,7 @@ def test_objects_keep_what_they_are_given():
         (b"\x8c\1\xff", "(UnicodeDecodeError: "),
         (b"\xff", "(ValueError: "),
     ],
-    ids=range(22),
+    ids=range(23),
 )
 def test_broken_pickles(tmp_path, opcodes, told):
     assert told in refused(TorchFile().save_pickle(tmp_path / "a.pth", b"\x80\x02" + opcodes + b"."))

@@ -47,10 +47,11 @@ class Fit:
         )
 
 
-def best_fit(source: Source, backbone) -> Fit:
-    """The fit of the convention with the fewest faults."""
+def best_fit(source: Source, backbone, settle: bool = True) -> Fit:
+    """The fit of the convention with the fewest faults; settle=False: the file has no say in the backbone's options."""
     conventions = CONVENTIONS[type(backbone)]
-    return min((_fit(source, backbone, name, conventions[name]) for name in conventions), key=lambda fit: fit.faults)
+    fits = (_fit(source, backbone, name, conventions[name], settle) for name in conventions)
+    return min(fits, key=lambda fit: fit.faults)
 
 
 def arrays_of(source: Source, convention: str) -> dict[str, np.ndarray]:
@@ -77,9 +78,9 @@ def shapes_of(backbone, outputs: int) -> dict[str, tuple]:
     return {path: x.shape for path, x in flatten(shapes).items()}
 
 
-def _fit(source: Source, backbone, name: str, convention: Convention) -> Fit:
+def _fit(source: Source, backbone, name: str, convention: Convention, settle: bool) -> Fit:
     arrays = arrays_of(source, name)
-    backbone = convention.settle(backbone, dataclasses.replace(source, tensors=arrays))
+    backbone = convention.settle(backbone, dataclasses.replace(source, tensors=arrays)) if settle else backbone
     names = convention.names(backbone, list(units_of(shapes_of(backbone, 1))), source)
     last = arrays.get(f"{names.get('head')}.weight")
     outputs = len(last) if last is not None and last.ndim > 1 else 1

@@ -46,7 +46,7 @@ def _read(file: BinaryIO, entry: str | None) -> Source:
     found = find_weights(content.root, entry)
     tensors = _arrays(found.arrays)
     modules = tuple(Module(layer.kind, layer.name, _arrays(layer.arrays), layer.options) for layer in found.layers)
-    return Source(content.format, tensors, modules, (*content.notes, *found.notes))
+    return Source(content.format, tensors, modules, notes=(*content.notes, *found.notes))
 
 
 def _arrays(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from agejax import specs
 from agejax.convert.fit import Fit, arrays_of, best_fit, shapes_of
 from agejax.convert.formats import read_file
 from agejax.convert.layout import to_ours
 from agejax.convert.names import CONVENTIONS
 from agejax.convert.source import Source
-from agejax.convert.weights import Weights, briefly
+from agejax.convert.weights import OURS, Weights, briefly
 from agejax.labels import AGE, CFD, SCUT, LabelGrid
 from agejax.models.inputs import INPUTS, Inputs
 from agejax.models.network import BACKBONES
@@ -61,9 +63,11 @@ def read(source: str | os.PathLike, backbone=None, objective=None, inputs: str |
     if path.is_dir():
         return _ours(path)
     found = _dotted(read_file(path))
+    told = _told(path, found)
+    backbone, objective = backbone or told.get("backbone"), objective or told.get("objective")
     if turned := [module.name for module in found.modules if module.options.get("transpose")]:
         raise DataError(f"{path}: {turned[0]} has its weights transposed: save it without Caffe's `transpose`")
-    fit = _the_fit(path, found, backbone)
+    fit = _the_fit(path, found, backbone, settle="backbone" not in told)
     convention = CONVENTIONS[type(fit.backbone)][fit.convention]
     inputs = (
         _row(inputs, INPUTS, "input recipe")
@@ -95,6 +99,19 @@ def _ours(folder: Path) -> Weights:
     return Weights(backbone, description.objective, variables, origin, description.image_size)
 
 
+def _told(path: Path, source: Source) -> dict:
+    """The network and the objective that a file of ours names; {} for others."""
+    if OURS not in source.metadata:
+        return {}
+    try:
+        words = json.loads(source.metadata[OURS])
+        return {name: specs.decode(words[name], str(path)) for name in ("backbone", "objective")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: what it says of its network cannot be read ({type(error).__name__}: {error})"
+        ) from None
+
+
 def _row(name, table: dict, what: str):
     """The row of that name; what is no name is given back."""
     if isinstance(name, str) and name not in table:
@@ -109,13 +126,15 @@ def _dotted(source: Source) -> Source:
     return dataclasses.replace(source, tensors=tensors, modules=modules)
 
 
-def _the_fit(path: Path, source: Source, backbone) -> Fit:
+def _the_fit(path: Path, source: Source, backbone, settle: bool) -> Fit:
     """The fit without a fault. Raises UserError that lists the faults, and names a network that would fit."""
     asked = BACKBONES.values() if backbone is None else [_row(backbone, BACKBONES, "backbone")]
-    fits = [best_fit(source, one) for one in asked]
+    fits = []
+    for one in asked:
+        fits.append(best_fit(source, one, settle))
+        if not fits[-1].faults:
+            return fits[-1]
     best = min(fits, key=lambda fit: fit.faults)
-    if not best.faults:
-        return best
     others = [] if backbone is None else [name for name, row in BACKBONES.items() if not best_fit(source, row).faults]
     hint = f"; it fits {others[0]}" if others else ""
     nearest = f"is no network of {', '.join(BACKBONES)}; the nearest is" if backbone is None else "does not fit"

@@ -12,7 +12,7 @@ from data_pipelines.errors import DataError
 
 
 def read_safetensors(path: Path | str) -> Source:
-    """All arrays of a file, in the order of its bytes; its metadata become notes ("format: pt").
+    """All arrays of a file, in the order of its bytes; with its metadata.
 
     Raises DataError of one line where the file cannot be opened, is cut short, has a header that is broken or
     contradicts itself, holds no arrays, or an array of a dtype that NumPy has not (8-bit floats).
@@ -31,9 +31,7 @@ def _read(path: Path | str) -> Source:
         metadata = file.metadata() or {}
     if not tensors:
         raise DataError(f"{path} holds no tensors")
-    return Source(
-        "safetensors", tensors, notes=tuple(f"{shown(key)}: {shown(metadata[key])}" for key in sorted(metadata))
-    )
+    return Source("safetensors", tensors, metadata=metadata)
 
 
 def _array(path: Path | str, file: safe_open, name: str) -> np.ndarray:

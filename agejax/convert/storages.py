@@ -54,8 +54,6 @@ class Storage(Inert):
         return self.views[dtype]
 
     def _values(self, dtype: np.dtype) -> np.ndarray:
-        if self.data is None:
-            raise DataError("is damaged: the numbers of a tensor are missing")
         data = self.data[: len(self.data) // dtype.itemsize * dtype.itemsize].copy()  # aligned, too
         if self.swapped:
             part = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize

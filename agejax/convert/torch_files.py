@@ -46,12 +46,12 @@ def read_content(file: BinaryIO) -> Content:
 class _Storages(dict[str, Storage]):
     """By key."""
 
-    def of(self, kind: object, key: object, count: object) -> Storage:
-        if not isinstance(key, str) or type(count) is not int or count < 0:
+    def of(self, kind: object, name: object, count: object) -> Storage:
+        if not isinstance(name, str) or type(count) is not int or count < 0:
             raise DataError("is damaged: a storage has an impossible key or size")
-        storage = self.setdefault(key, Storage(storage_dtype(kind), count))
+        storage = self.setdefault(name, Storage(storage_dtype(kind), count))
         if (storage.dtype, storage.count) != (storage_dtype(kind), count):
-            raise DataError(f"is damaged: storage {shown(key)} has two types or sizes")
+            raise DataError(f"is damaged: storage {shown(name)} has two types or sizes")
         return storage
 
 

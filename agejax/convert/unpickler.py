@@ -105,12 +105,12 @@ def load(file: BinaryIO, calls: Calls, persistent: Callable[[object], object]) -
     return machine.stack.pop()
 
 
-def put(mapping: dict, key: object, value: object) -> None:
-    """mapping[key] = value, for keys that are hashed at once: nested tuples and chosen numbers can take for ever."""
-    for part in key if isinstance(key, tuple) else (key,):
+def put(mapping: dict, name: object, value: object) -> None:
+    """mapping[name] = value, for keys that are hashed at once: nested tuples and chosen numbers can take for ever."""
+    for part in name if isinstance(name, tuple) else (name,):
         if not isinstance(part, KEYS) or (isinstance(part, int) and abs(part) > LARGEST_KEY):
             raise ValueError(f"a key of type {type(part).__name__}")
-    mapping[key] = value
+    mapping[name] = value
 
 
 KEYS = (str, bytes, int, float, type(None), Global, Inert)

@@ -20,6 +20,8 @@ from agejax.training.checkpoint import Description, StageCheckpoints, write_card
 from data_pipelines.align import Alignment
 from data_pipelines.errors import UserError
 
+OURS = "agejax"  # in a .safetensors file's metadata: which network and objective its arrays are of
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -103,8 +105,9 @@ def export(weights: Weights, path: Path) -> None:
         for unit in units
         for leaf, place in units[unit].items()
     }
-    told = {"backbone": backbone, "objective": weights.objective}
-    header = {name: json.dumps(specs.encode(value)) for name, value in told.items()}
+    told = {"backbone": specs.encode(backbone), "objective": specs.encode(weights.objective)}
+    header = {OURS: json.dumps(told | {"provenance": weights.provenance})}
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(tensors, header | {"provenance": json.dumps(weights.provenance)}))
+    partial.write_bytes(save(tensors, header))
     partial.replace(path)

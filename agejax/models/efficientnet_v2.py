@@ -17,7 +17,6 @@ from agejax.models.layers import Compute, ConvNorm, dropped, he_fan_out, mean_po
 from data_pipelines.errors import UserError
 
 STEM, LAST = 24, 1280  # channels
-EPSILON = 1e-3
 PADDING = {"symmetric": None, "same": "SAME"}  # ours → ConvNorm's
 USUAL_INPUTS = {"symmetric": IMAGENET, "same": HALF}
 
@@ -33,7 +32,9 @@ class EfficientNetV2:
     """Block i of n leaves its branch out with probability stochastic_depth · i / n, i from 0, where there is a branch
     to leave out: a block that changes the shape has none."""
     padding: Literal["symmetric", "same"] = "symmetric"
-    """same: TensorFlow's, uneven where the stride is 2; the published weights, timm's tf_efficientnetv2_*, need it."""
+    """same: TensorFlow's, uneven where the stride is 2; timm's tf_efficientnetv2_* need it."""
+    epsilon: float = 1e-3
+    """Of batch normalisation. timm's efficientnetv2_*, which it publishes no weights for, have 1e-5."""
     inputs: Inputs | None = None
     min_image_size: ClassVar[int] = 1
     """Pixels: every layer pads, so a map never vanishes. Below 33 the last one is a single pixel."""
@@ -64,9 +65,8 @@ class EfficientNetV2Trunk(nn.Module):
     @nn.compact
     def __call__(self, image_BxHxWx3: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         options, size = self.options, SIZES[self.options.size]
-        unit = functools.partial(
-            ConvNorm, compute=self.compute, padding=PADDING[options.padding], epsilon=EPSILON, activation=nn.silu
-        )
+        padding, epsilon = PADDING[options.padding], options.epsilon
+        unit = functools.partial(ConvNorm, compute=self.compute, padding=padding, epsilon=epsilon, activation=nn.silu)
         x = unit(STEM, stride=2, name="stem")(image_BxHxWx3, train)
         total = sum(stage.blocks for stage in size.stages)
         rates = (options.stochastic_depth * i / total for i in range(total))

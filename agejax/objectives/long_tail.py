@@ -1,6 +1,7 @@
 """Objectives of LAE, for ages of which many have few examples: learn a representation, then balance the classifier.
 
-The second stage freezes the trunk and draws all ages equally often (see samplers.ClassBalanced).
+Bao et al., LAE: Long-Tailed Age Estimation, CAIP 2021 (data of the Guess The Age contest). The second stage freezes
+the trunk and draws all ages equally often: see samplers.ClassBalanced.
 """
 
 import dataclasses
@@ -26,8 +27,8 @@ REDUCTIONS = {"example": lambda error_B, mask_B: error_B, "batch": _batch_mean}
 class LAERepresentation(Expectation):
     """LAE's first stage, L_fe = KL(z ‖ ẑ) + λ |ŷ - y|: DLDL-v2 with one σ for all examples, whatever the data has.
 
-    LAE (the GTA contest, 2021), with z the Gaussian (y, σ) over the ages 0 … 100. The text leaves z unnormalised and
-    sums from k = 1 on; here z sums to 1 (normalise=False: as printed) and the sums run over the whole grid.
+    z is the Gaussian (y, σ) over the ages 0 … 100. The text leaves z unnormalised and sums from k = 1 on; here z sums
+    to 1 (normalise=False: as printed) and the sums run over the whole grid.
     """
 
     sigma: float = 1.0  # in the grid's units

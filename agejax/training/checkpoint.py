@@ -41,7 +41,8 @@ class Description:
     data: str
     """The data set trained on."""
     median_label: float | None
-    """Median of the training labels, in the label's unit: what a blind guess would say. None: labels are identities."""
+    """Median of the training labels, in the label's unit: what a blind guess would say. None: labels are identities, or
+    were other people's."""
     recipe: dict | None = None
     """How the faces of that data set were found and cropped, from its summary; None: not kept, by an older version."""
 

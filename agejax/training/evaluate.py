@@ -72,7 +72,7 @@ def collect(batches: Iterable[dict[str, np.ndarray]]) -> Predictions:
 
 
 def measure(predictions: Predictions, description: Description) -> dict:
-    """The target, metrics.summarise, and the MAE of always answering the training median.
+    """The target, metrics.summarise, and the MAE of always answering the training median; None where that is not known.
 
     Raises UserError where an example lacks the label.
     """
@@ -80,7 +80,8 @@ def measure(predictions: Predictions, description: Description) -> dict:
     if missing := int(np.isnan(label).sum()):
         raise UserError(f"{missing} of {len(label)} examples have no {target}: evaluate on data that has it")
     summary = metrics.summarise(label, predictions.value, predictions.sigma, ages=target == "age")
-    blind = metrics.median_baseline_mae(label, description.median_label)
+    median = description.median_label
+    blind = None if median is None else metrics.median_baseline_mae(label, median)
     return {"target": target} | summary | {"median_baseline_mae": blind}
 
 
@@ -89,9 +90,10 @@ def sentence(numbers: dict) -> str:
     unit, digits = metrics.UNITS[numbers["target"]], metrics.DECIMALS[numbers["target"]]
     low, high = numbers["intervals"]["mae"]
     where, blind = f"{numbers['data']} {numbers['split']}", numbers["median_baseline_mae"]
+    beside = "" if blind is None else f"; always answering the training median: {blind:.{digits}f}"
     return (
         f"MAE {numbers['mae']:.{digits}f} {unit} [{low:.{digits}f}, {high:.{digits}f}], n = {numbers['n']:,} "
-        f"({where}); always answering the training median: {blind:.{digits}f}"
+        f"({where}){beside}"
     )
 
 
