@@ -16,7 +16,7 @@ from agejax.models import efficientnet_v2
 from agejax.models.efficientnet_v2 import SIZES, EfficientNetV2, FusedMBConv, MBConv, SqueezeExcitation
 from agejax.models.heads import linear
 from agejax.models.inputs import HALF, IMAGENET
-from agejax.models.layers import Compute, ConvNorm
+from agejax.models.layers import Compute, ConvNorm, he_fan_out
 from agejax.models.network import BACKBONES, make_network, variable_shapes
 from data_pipelines.errors import UserError
 
@@ -234,6 +234,19 @@ def test_padding_reaches_every_convolution_and_brings_its_input_recipe(tiny, pad
     assert make_network(tiny(padding=padding, inputs=HALF), linear(3)).inputs == HALF
 
 
+def test_every_unit_but_the_projections_ends_in_silu(tiny):
+    units = [module for module, _ in traced(tiny()).modules if isinstance(module, ConvNorm)]
+    linear_ends = [module.name for module in units if module.activation is None]
+    assert linear_ends == ["project"] * 5
+    assert {module.activation for module in units} == {None, nn.silu}
+
+
+def test_every_convolution_starts_as_torchvisions(tiny):
+    convolutions = [module for module, _ in traced(tiny()).modules if isinstance(module, nn.Conv)]
+    assert len(convolutions) == 17 + 6
+    assert {module.kernel_init for module in convolutions} == {he_fan_out}
+
+
 @pytest.mark.parametrize("options, epsilon", [({}, 1e-3), ({"epsilon": 1e-5}, 1e-5)])
 def test_epsilon_reaches_every_norm(tiny, options, epsilon):
     norms = [module for module, _ in traced(tiny(**options)).modules if isinstance(module, nn.BatchNorm)]
@@ -253,6 +266,8 @@ def test_bfloat16_keeps_features_statistics_and_the_mean_float32(tiny, monkeypat
     kept = jax.tree.leaves((seen.tree, seen.out["features"], seen.out["logits"]))
     assert {x.dtype for x in kept} == {jnp.dtype("float32")}
     assert seen.out["map"].dtype == jnp.bfloat16
+    computing = [module for module, _ in seen.modules if isinstance(module, (nn.Conv, nn.BatchNorm))]
+    assert {module.dtype for module in computing} == {jnp.bfloat16}
     assert means == [(jnp.bfloat16, jnp.float32)] * 4  # three squeezes, and the features
 
 

@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
 
 # what makes the backbone; what is trained → whether some of it is dropped, so that another key gives other features
 CASES = {
-    "VGG": (lambda: VGG(1 / 16), {"": False, "head": False, "block3": False}),
+    "VGG": (lambda: VGG(1 / 16), {"": False, "head": False, "block3": False, "norm/scale": False, "norm/bias": False}),
     "VGG with its dense stack": (
         lambda: VGG(1 / 32, "fc", (1, 1, 1, 1, 1), norm=False, bias=True),
         {"": True, "head": False, "block5": False, "fc6": True, "fc7": True},
@@ -87,6 +87,7 @@ def test_evaluation_changes_nothing_and_drops_nothing(name):
 
 @pytest.mark.parametrize("name, trainable", [(name, pattern) for name in CASES for pattern in CASES[name][1]])
 def test_training_moves_and_drops_what_is_trained_alone(name, trainable):
+    """A norm is trained where its scale is."""
     run = forward(name, trainable, train=True)
     (features, statistics), (others, _) = run(1), run(2)
     before = parameters.flatten(variables_of(name)["batch_stats"])

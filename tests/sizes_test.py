@@ -114,25 +114,27 @@ def test_dense_layers_of_vgg16_have_the_same_size_at_every_image_size():
 
 
 class Odd(nn.Module):
-    """A trunk of layers whose counts are known: grouped, strided and depthwise convolutions, dense layers in a loop, in
-    a jitted function and in one whose values are recomputed."""
+    """A trunk of layers whose counts are known: grouped, strided and depthwise convolutions, one with channels first,
+    dense layers in a loop, in a jitted function and in one whose values are recomputed."""
 
     @nn.compact
     def __call__(self, image_BxHxWx3, train):
         x = nn.Conv(6, (3, 5), (2, 1), padding="VALID", feature_group_count=3, name="grouped")(image_BxHxWx3)
         x = nn.silu(nn.Conv(12, (1, 1), name="point")(x))
         x = nn.relu(nn.Conv(12, (3, 3), feature_group_count=12, name="depthwise")(x))
+        first = self.param("first", nn.initializers.zeros, (5, 12, 2, 2))
+        first = jax.lax.conv(x.transpose(0, 3, 1, 2), first, (1, 1), "VALID")
         square = self.param("square", nn.initializers.zeros, (12, 12))
         features = x.mean((1, 2))
         features, _ = jax.lax.scan(lambda carry, _: (carry @ square, None), features, length=5)
         features = jax.jit(lambda x: jax.checkpoint(lambda x: jnp.einsum("bi,ij->bj", x, square))(x))(features)
-        return features, x
+        return features, first
 
 
 def test_multiply_adds_of_every_kind_of_layer_are_counted():
     rows, columns = 4, 6  # of the map: (10 - 3) // 2 + 1, 10 - 5 + 1
     per_pixel = 6 * 3 * 5 * 1 + 12 * 6 + 12 * 3 * 3
-    expected = rows * columns * per_pixel + (5 + 1) * 12 * 12 + 12 * 7
+    expected = rows * columns * per_pixel + (rows - 1) * (columns - 1) * 5 * 12 * 2 * 2 + (5 + 1) * 12 * 12 + 12 * 7
     assert macs(Network(Odd(), linear(7), IMAGENET), 10) == expected
 
 

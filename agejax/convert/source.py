@@ -29,7 +29,7 @@ class Source:
     """In the order of the file; names, axes and dtypes as the file has them."""
     modules: tuple[Module, ...] = ()
     """Layers in order of use; () where the file names arrays only."""
-    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Words that the file carries beside its arrays."""
     notes: tuple[str, ...] = ()
     """What was odd, or was left out; one line each."""
+    metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Words that the file carries beside its arrays."""

@@ -30,7 +30,7 @@ def _count(jaxpr: Jaxpr) -> int:
 
 def _inner(equation: JaxprEqn) -> Iterator[Jaxpr]:
     """The programs inside an equation: of a jitted function, a function with its own derivative, a loop."""
-    for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: isinstance(x, (ClosedJaxpr, Jaxpr))):
+    for leaf in jax.tree.leaves(list(equation.params.values())):
         if isinstance(leaf, (ClosedJaxpr, Jaxpr)):
             yield leaf.jaxpr if isinstance(leaf, ClosedJaxpr) else leaf
 
