@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from caffe_files import blob, integer, message, numbers, text, varint, write_caffemodel
 
-from agejax.convert.caffe import V1_KINDS, _fields, read_caffemodel
+from agejax.convert.formats.caffe import V1_KINDS, _fields, read_caffemodel
 from data_pipelines.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden/caffe"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agejax.convert.pickles import read_pickle
+from agejax.convert.formats.pytorch import read_pickle
 from data_pipelines.errors import DataError
 
 STORAGES = {

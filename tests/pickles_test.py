@@ -24,7 +24,7 @@ from pickled import (
     small_network,
 )
 
-from agejax.convert.pickles import read_pickle
+from agejax.convert.formats.pytorch import read_pickle
 from data_pipelines.errors import DataError
 
 FORMATS = {False: "pytorch zip", True: "pytorch legacy pickle"}

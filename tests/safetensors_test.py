@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from agejax.convert.safetensors_file import read_safetensors
+from agejax.convert.formats.safetensors_file import read_safetensors
 from data_pipelines.errors import DataError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from torch7_files import TAILS, Function, Lua, Storage, View, nn, parallelised, thin_arrays, thin_net, write_t7
 
-from agejax.convert.torch7 import read_t7
-from agejax.convert.torch7_objects import DEPTH, load
+from agejax.convert.formats.torch7 import read_t7
+from agejax.convert.formats.torch7.objects import DEPTH, load
 from data_pipelines.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden/torch7"

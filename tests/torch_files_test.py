@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pickled import BOTH, Call, Name, Persistent, TorchFile, refused, rewritten, small_network, write
 
-from agejax.convert.pickles import read_pickle
+from agejax.convert.formats.pytorch import read_pickle
 from data_pipelines.errors import UserError
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from pickled import Call, Name, New, Persistent, TorchFile, refused
 
-from agejax.convert.harmless import CALLS
-from agejax.convert.unpickler import load
+from agejax.convert.formats.pytorch.harmless import CALLS
+from agejax.convert.formats.pytorch.unpickler import load
 
 TESTS = Path(__file__).parent
 WAYS = {
@@ -55,7 +55,7 @@ def test_the_same_pickles_do_harm_elsewhere(tmp_path):
 
 AUDIT = """
 import json, sys
-from agejax.convert.pickles import read_pickle
+from agejax.convert.formats.pytorch import read_pickle
 paths, events = json.loads(sys.argv[1]), []
 read_pickle(paths.pop(0))
 def hook(event, args):

@@ -6,8 +6,8 @@ and lists; the others become Instances that nobody looks into. Nothing is copied
 
 from collections.abc import Callable
 
-from agejax.convert.storages import TENSOR_CALLS
-from agejax.convert.unpickler import Calls, Instance, put, refusal
+from agejax.convert.formats.pytorch.storages import TENSOR_CALLS
+from agejax.convert.formats.pytorch.unpickler import Calls, Instance, put, refusal
 
 PLACEHOLDERS = (
     "builtins.bytearray", "builtins.bytes", "builtins.complex", "builtins.range", "builtins.slice", "builtins.xrange",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from agejax.convert.formats.torch7.objects import Object, Storage, Tensor, load
 from agejax.convert.source import Module, Source
-from agejax.convert.torch7_objects import Object, Storage, Tensor, load
 from agejax.convert.words import listed, shown
 from data_pipelines.errors import DataError
 

@@ -6,7 +6,7 @@ import math
 import ml_dtypes
 import numpy as np
 
-from agejax.convert.unpickler import Global, Inert, refusal
+from agejax.convert.formats.pytorch.unpickler import Global, Inert, refusal
 from agejax.convert.words import shown
 from data_pipelines.errors import DataError
 

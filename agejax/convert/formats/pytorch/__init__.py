@@ -1,7 +1,7 @@
 """`.pth` and `.pt`: files of torch.save, in the zip format and in the one before it, read without torch.
 
-A pickle is a program. Here it is read as data (agejax/convert/unpickler.py): what a file may call is the table in
-agejax/convert/harmless.py, functions of ours, and a file that wants to call anything else is refused.
+A pickle is a program. Here it is read as data (unpickler.py): what a file may call is the table in harmless.py,
+functions of ours, and a file that wants to call anything else is refused.
 """
 
 import struct
@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from agejax.convert.pickled_weights import find_weights
+from agejax.convert.formats.pytorch.files import read_content
+from agejax.convert.formats.pytorch.storages import Array
+from agejax.convert.formats.pytorch.unpickler import BROKEN
+from agejax.convert.formats.pytorch.weights import find_weights
 from agejax.convert.source import Module, Source
-from agejax.convert.storages import Array
-from agejax.convert.torch_files import read_content
-from agejax.convert.unpickler import BROKEN
 from agejax.convert.words import shown
 from data_pipelines.errors import DataError, UserError
 

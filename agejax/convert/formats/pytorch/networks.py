@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Iterator
 
-from agejax.convert.storages import Array
-from agejax.convert.unpickler import Instance
+from agejax.convert.formats.pytorch.storages import Array
+from agejax.convert.formats.pytorch.unpickler import Instance
 from agejax.convert.words import shown
 from data_pipelines.errors import DataError
 

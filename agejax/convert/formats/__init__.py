@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from agejax.convert.caffe import read_caffemodel
-from agejax.convert.pickles import read_pickle
-from agejax.convert.safetensors_file import read_safetensors
+from agejax.convert.formats.caffe import read_caffemodel
+from agejax.convert.formats.pytorch import read_pickle
+from agejax.convert.formats.safetensors_file import read_safetensors
+from agejax.convert.formats.torch7 import read_t7
 from agejax.convert.source import Source
-from agejax.convert.torch7 import read_t7
 from data_pipelines.errors import DataError, UserError
 
 HEAD = 512  # bytes that are looked at; a tar archive says so at 257

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agejax.convert.torch7_file import AsciiFile, BinaryFile
+from agejax.convert.formats.torch7.file import AsciiFile, BinaryFile
 from agejax.convert.words import shown
 from data_pipelines.errors import DataError
 

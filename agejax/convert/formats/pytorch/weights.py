@@ -2,9 +2,9 @@
 
 import dataclasses
 
-from agejax.convert.pickled_networks import Layer, is_network, layers
-from agejax.convert.storages import Array
-from agejax.convert.unpickler import Instance
+from agejax.convert.formats.pytorch.networks import Layer, is_network, layers
+from agejax.convert.formats.pytorch.storages import Array
+from agejax.convert.formats.pytorch.unpickler import Instance
 from agejax.convert.words import listed, shown
 from data_pipelines.errors import DataError
 

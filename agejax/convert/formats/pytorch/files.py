@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from agejax.convert.harmless import CALLS
-from agejax.convert.storages import Storage, storage_dtype
-from agejax.convert.unpickler import BROKEN, Global, load
+from agejax.convert.formats.pytorch.harmless import CALLS
+from agejax.convert.formats.pytorch.storages import Storage, storage_dtype
+from agejax.convert.formats.pytorch.unpickler import BROKEN, Global, load
 from agejax.convert.words import shown
 from data_pipelines.errors import DataError
 
@@ -34,7 +34,7 @@ class Content:
 
 
 def read_content(file: BinaryIO) -> Content:
-    """Raises DataError and what agejax.convert.unpickler.load raises; an empty file is a ValueError."""
+    """Raises DataError and what unpickler.load raises; an empty file is a ValueError."""
     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if data[:4] == b"PK\x03\x04":
         return _Archive(file, data).content()
