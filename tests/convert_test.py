@@ -121,6 +121,15 @@ def test_options_that_the_file_decides(tmp_path):
     assert w.backbone.bias and "bias" in w.variables["params"]["trunk"]["block3_2"]["conv"]
 
 
+def test_a_part_that_all_names_begin_with_is_taken_off(tmp_path):
+    trained = {f"model.{name}": x for name, x in state("vgg_thin").items()}
+    w = convert.read(saved(trained, tmp_path / "t.safetensors"), VGG(1 / 16))
+    assert w.provenance["notes"] == ["all names begin with model., which was taken off"]
+    trained["other.bias"] = np.ones(3, np.float32)
+    with pytest.raises(UserError, match="missing"):
+        convert.read(saved(trained, tmp_path / "u.safetensors"), VGG(1 / 16))
+
+
 def test_arrays_that_do_not_fit_are_listed_and_refused(tmp_path):
     good = state("vgg_thin")
     bad = dict(good)

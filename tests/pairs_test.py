@@ -1,8 +1,8 @@
 """Any objective trains any backbone.
 
 The step that training takes is compiled for every objective with a backbone of one layer, and for every backbone with
-one objective. For all pairs it is put together by the chain rule from trunk, head and objective, each compiled once;
-the first test shows that the result is the same.
+one objective. For all objectives with a backbone of every family it is put together by the chain rule from trunk, head
+and objective, each compiled once; the first test shows that the result is the same.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ BATCH = {
     "identity": np.array([0, 4, 2, -1], np.int32),
     "mask": np.array([1, 1, 1, 0], np.float32),
 }
-QUICK = ("one layer", "seven blocks", "vgg_1_8")  # the others take long to compile
+QUICK = ("one layer", "seven blocks", "thin")  # the others take long to compile
 IDLE = "conv/bias"  # the gradient is 0 where a norm follows
 quickly = {"xla_backend_optimization_level": 0}
 jit = functools.partial(jax.jit, compiler_options=quickly)
@@ -103,7 +103,7 @@ def check_moves(before, after, metrics):
 # step that training takes.
 
 
-@functools.lru_cache(maxsize=1)  # the largest has 138 million parameters
+@functools.lru_cache(maxsize=1)
 def trunk_step(name):
     """Features (B, C) of a training pass, and a function from their cotangent to the features, the absolute sum of
     every parameter's gradient, and the gradient where it is small enough to hand about."""
@@ -187,15 +187,16 @@ def test_every_backbone_takes_a_step(backbone, objective):
     check_moves(*real_step(backbone_of(backbone), objective_of(objective)))
 
 
+FIRST_OF_EACH = {type(backbone): name for name, backbone in reversed(BACKBONES.items())}
 PAIRS = [
     pytest.param(backbone, objective, marks=() if backbone in QUICK else pytest.mark.slow)
-    for backbone in (*MADE, *BACKBONES)
+    for backbone in (*MADE, *FIRST_OF_EACH.values())
     for objective in OBJECTIVES
 ]
 
 
 @pytest.mark.parametrize("backbone, objective", PAIRS)
-def test_any_objective_trains_any_backbone(backbone, objective):
+def test_any_objective_trains_any_family(backbone, objective):
     made = objective_of(objective)
     step = chained_step(backbone, made)
     assert np.isfinite(step.loss)

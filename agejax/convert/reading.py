@@ -120,10 +120,15 @@ def _row(name, table: dict, what: str):
 
 
 def _dotted(source: Source) -> Source:
-    """Names with dots between their parts, whatever the format has."""
+    """Names with dots between their parts, whatever the format has, and without a part that all begin with: `model.`"""
     modules = tuple(dataclasses.replace(m, name=m.name.replace("/", ".")) for m in source.modules)
     tensors = {name.replace("/", "."): array for name, array in source.tensors.items()}
-    return dataclasses.replace(source, tensors=tensors, modules=modules)
+    prefix, _, rest = next(iter(tensors), "").partition(".")
+    notes = source.notes
+    if "." in rest and all(name.startswith(f"{prefix}.") for name in tensors):
+        tensors = {name[len(prefix) + 1 :]: array for name, array in tensors.items()}
+        notes = (*notes, f"all names begin with {prefix}., which was taken off")
+    return dataclasses.replace(source, tensors=tensors, modules=modules, notes=notes)
 
 
 def _the_fit(path: Path, source: Source, backbone, settle: bool) -> Fit:
