@@ -19,7 +19,8 @@ from agejax.models.vgg import VGG
 GOLDEN = Path(__file__).parent / "golden/networks.npz"
 OUTPUTS = 7
 
-# (options, pixels, images): small where the family can be
+# (options, pixels, images): small where the family can be, and so that float32 and float64 agree on which units of a
+# ReLU or a pool are active: where rounding flips one, torch's own gradients differ between the two by per mille
 CASES = {
     "vgg_thin": (VGG(1 / 16), 48, 6),
     "vgg_fc": (VGG(1 / 32, "fc", norm=False, bias=True), 40, 3),
@@ -27,7 +28,7 @@ CASES = {
     "resnet18": (ResNet(18), 64, 6),
     "resnet50": (ResNet(50), 64, 6),
     "googlenet": (GoogLeNet(), 64, 6),
-    "googlenet_tv": (GoogLeNet(branch=3, pool4=2), 75, 6),
+    "googlenet_tv": (GoogLeNet(branch=3, pool4=2), 71, 4),
     "efficientnet_v2_s": (EfficientNetV2("s"), 64, 8),
     "efficientnet_v2_m": (EfficientNetV2("m"), 64, 8),
 }
