@@ -39,12 +39,19 @@ def test_hybrid_pooling_is_max_then_mean():
     assert x.mean() == 7.5
 
 
-def test_max_pool_drops_an_odd_edge_and_shares_gradient_among_ties():
+def test_max_pool_drops_an_odd_edge_and_gives_the_gradient_to_the_first_of_equals():
     x = jnp.ones((1, 3, 5, 2))
     assert max_pool(x).shape == (1, 1, 2, 2)
     gradient = jax.grad(lambda x: max_pool(x).sum())(x)
-    np.testing.assert_allclose(gradient[0, :2, :4, 0], 0.25)
-    np.testing.assert_array_equal(gradient[0, 2], 0)
+    np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0, 1, 0, 0], [0] * 5, [0] * 5])
+    window = jnp.array([[0.0, 3.0], [3.0, 1.0]])[None, :, :, None]  # torch takes the first, row by row
+    np.testing.assert_array_equal(jax.grad(lambda x: max_pool(x).sum())(window)[0, :, :, 0], [[0, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_max_pool_passes_a_nan_on(place):
+    x = jnp.arange(4.0).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+    assert jnp.isnan(max_pool(x)).all()
 
 
 def test_features_are_the_mean_of_the_pooled_map():

@@ -319,6 +319,7 @@ def two_stages(drawn_data, tmp_path_factory):
     folder, measured = tmp_path_factory.mktemp("two") / "run", iter([5.0, 3.0625, 4.0, 3.5])
     places = (f"--data_dir={drawn_data}", f"--workdir={folder}")
     words = [*TWO, *places, "--model.inputs=half", "--kl.epochs=3", "--kl.optimizer=SGD", "--select=best"]
+    words.append("--joint.optimizer.learning_rate=0")  # it ends with the weights it was handed
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.build.metrics", types.SimpleNamespace(mae=lambda *_: next(measured)))
         code, printed = run(words)
@@ -333,6 +334,12 @@ def test_the_mae_of_the_weights_that_are_handed_on_is_used_told_and_kept(two_sta
     assert f"joint: mae = 3.0625, of {folder}/kl on its validation split" in printed
     assert joint["description"]["objective"]["mae"] == 3.0625
     assert joint["validation"] == {"mae": 3.5}
+    best, last, handed = (
+        checkpoint.load_variables(folder / name, checkpoint.read_description(folder / name), selected, make_mesh())
+        for name, selected in (("kl", "best"), ("kl", "latest"), ("joint", "latest"))
+    )
+    kernels = [np.array(variables["params"]["head"]["kernel"]) for variables in (best, last, handed)]
+    assert (kernels[2] == kernels[0]).all() and (kernels[2] != kernels[1]).any()
     config = json.loads((folder / "config.json").read_text())
     assert config["stages"][-1]["objective"]["mae"] == 0 and config["model"]["inputs"]["mean"] == [0.5] * 3  # as asked
 

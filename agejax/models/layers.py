@@ -69,12 +69,22 @@ class ConvNorm(nn.Module):
 def max_pool(x_BxHxWxC: jax.Array) -> jax.Array:
     """2×2 max-pooling with stride 2; an odd last row or column is dropped.
 
-    Written as reshape and max: its gradient is a select, where that of `reduce_window` is a select-and-scatter, slower
-    than the convolutions around it on CPU. Among equal maxima the gradient is shared evenly; a scatter gives it to one.
+    Written as selects: their gradient is a select again, where that of `reduce_window` is a select-and-scatter, slower
+    than the convolutions around it on CPU. Of equal maxima the first, row by row, has the gradient, as in torch.
     """
     B, H, W, C = x_BxHxWxC.shape
-    x = x_BxHxWxC[:, : H // 2 * 2, : W // 2 * 2]
-    return x.reshape(B, H // 2, 2, W // 2, 2, C).max((2, 4))
+    x = x_BxHxWxC[:, : H // 2 * 2, : W // 2 * 2].reshape(B, H // 2, 2, W // 2, 2, C)
+    x = _larger(x[:, :, :, :, 0], x[:, :, :, :, 1])
+    return _larger(x[:, :, 0], x[:, :, 1])
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a where they are equal; NaN where either is.
+
+    Not `.max(axis)`: its gradient divides by the number of elements that equal the maximum, and where XLA computes the
+    input twice, rounded differently, that number may be 0.
+    """
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 def max_pool3(x_BxHxWxC: jax.Array, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:
