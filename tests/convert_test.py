@@ -15,6 +15,7 @@ import agejax
 from agejax import convert
 from agejax.__main__ import main
 from agejax.convert.layout import to_ours, to_theirs
+from agejax.models.efficientnet_v2 import EfficientNetV2
 from agejax.models.inputs import CAFFE_DEX, FACES, HALF, IMAGENET, INPUTS
 from agejax.models.network import BACKBONES
 from agejax.models.resnet import ResNet
@@ -272,6 +273,13 @@ def test_a_file_of_ours_keeps_options_that_others_cannot_tell(tmp_path):
     convert.export(published, tmp_path / "out.safetensors")
     assert convert.read(tmp_path / "out.safetensors").backbone.pool4 == 3
     assert convert.read(tmp_path / "in.safetensors", "googlenet").backbone.pool4 == 2
+
+
+def test_what_torchvision_would_compute_otherwise_does_not_go_out(tmp_path):
+    w = convert.Weights(EfficientNetV2("s", padding="same"), Identity(7), {"params": {}, "batch_stats": {}}, {})
+    with pytest.raises(UserError, match="torchvision has no EfficientNetV2 with TensorFlow's padding"):
+        convert.export(w, tmp_path / "out.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_torchvision_takes_what_goes_out(tmp_path):
