@@ -14,13 +14,13 @@ from agejax import metrics
 from agejax.parameters import count
 from agejax.training import checkpoint, evaluate, loop
 from agejax.training.checkpoint import Description
+from agejax.training.feeds import Examples, open_feed
 from agejax.training.progress import Progress
 from agejax.training.sharding import make_mesh, replicated
 from agejax.training.stages import Stage, start_variables
 from agejax.training.state import new_state
-from agejax.training.step import make_train_step
+from agejax.training.step import make_train_steps, make_update
 from data_pipelines import builders
-from data_pipelines.loaders import train_batches
 from experiments.check import check_claim, check_stages, chosen, claim, describe, doubts, ensure_data, stages_to_run
 from experiments.config import Experiment
 from experiments.handover import Before, check_handovers, load_before, take_over
@@ -89,22 +89,19 @@ def run_stage(
     optimizer = stage.make_optimizer(variables["params"], steps, per_epoch)
     state = jax.device_put(new_state(variables, optimizer), replicated(mesh))
 
-    plan = loop.Plan(
-        stage.name, stage.batch_size, steps, per_epoch,
-        checkpoint_every=max(1, round(experiment.checkpoint_epochs * per_epoch)),
-        validate_every=max(1, round(experiment.validate_epochs * per_epoch)),
-    )  # fmt: skip
+    feed = open_feed(experiment.feed, fed(experiment, stage, examples, seed), mesh, partial(told, stage.name))
+    looks = [max(1, round(every * per_epoch)) for every in (experiment.checkpoint_epochs, experiment.validate_epochs)]
+    plan = loop.Plan(stage.name, stage.batch_size, steps, per_epoch, *looks, dispatch=min(feed.dispatch, *looks))
     with checkpoint.StageCheckpoints(folder) as checkpoints:
         state, summary = loop.train(
             plan,
             state,
-            make_train_step(network, description.objective, optimizer, mesh, seed),
-            partial(open_training, experiment, stage, examples, seed),
+            make_train_steps(make_update(network, description.objective, optimizer, seed), feed, mesh),
+            feed.open,
             make_validation(experiment, stage, description, mesh),
             description.objective.measures,
             checkpoints,
             partial(Progress, folder, stage.name, steps, per_epoch),
-            mesh,
         )
     selected, variables, measure = "latest", state.variables, description.objective.measures
     if experiment.select == "best" and summary["best"]:
@@ -115,13 +112,16 @@ def run_stage(
     return Before(str(folder), description, summary["validation"], variables)
 
 
-def open_training(experiment: Experiment, stage: Stage, examples, seed: int, start_step: int):
-    return train_batches(
-        examples, batch_size=stage.batch_size, image_size=experiment.image_size, seed=seed, start_step=start_step,
-        augmentation=stage.augmentation, alignment=experiment.alignment, target=stage.objective.target,
-        order=stage.order, loader=experiment.loader,
-        process_index=jax.process_index(), process_count=jax.process_count(),
+def fed(experiment: Experiment, stage: Stage, examples, seed: int) -> Examples:
+    """What the stage's feed needs to know."""
+    return Examples(
+        examples, stage.batch_size, experiment.image_size, seed, stage.augmentation, experiment.alignment,
+        stage.objective.target, stage.order, experiment.loader,
     )  # fmt: skip
+
+
+def told(name: str, text: str) -> None:
+    print(f"{name}: {text}", flush=True)
 
 
 def make_validation(experiment: Experiment, stage: Stage, description, mesh: Mesh) -> Callable[[dict], dict] | None:

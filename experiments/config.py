@@ -45,6 +45,9 @@ class Experiment:
     workdir: Path | None = None
     """Folder of this run; runs/<name> if left out."""
     loader: Loader = Loader()
+    feed: Literal["auto", "host", "device", "resident"] = "auto"
+    """Where training images are augmented and kept: by the loader; on the device, streamed; on the device, all of them
+    in its memory. auto: host on a CPU, resident elsewhere."""
 
     def __post_init__(self):
         if self.image_size < self.model.min_image_size:

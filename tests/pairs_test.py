@@ -25,7 +25,7 @@ from agejax.models.network import BACKBONES, make_network, variable_shapes
 from agejax.objectives import OBJECTIVES
 from agejax.parameters import flatten
 from agejax.training.state import new_state
-from agejax.training.step import make_train_step
+from agejax.training.step import make_update
 
 RATE = 0.1
 GIVEN = {"num_identities": 5, "mae": 3.0}  # for what an objective wants to be found out
@@ -85,8 +85,7 @@ def real_step(backbone, objective):
     """Flat parameters before and after a step as training takes it, and its metrics."""
     network, optimizer = make_network(backbone, objective.head), optax.sgd(RATE)
     state = new_state(filled(variable_shapes(network, 32)), optimizer)
-    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
-    step = make_train_step(network, objective, optimizer, mesh).lower(state, BATCH).compile(compiler_options=quickly)
+    step = jax.jit(make_update(network, objective, optimizer)).lower(state, BATCH).compile(compiler_options=quickly)
     after, metrics = step(state, BATCH)
     return flatten(state.params), flatten(jax.device_get(after.params)), metrics
 

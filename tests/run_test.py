@@ -25,10 +25,12 @@ from agejax.models.inputs import HALF, IMAGENET, Inputs
 from agejax.models.network import BACKBONES
 from agejax.models.vgg import VGG
 from agejax.objectives import OBJECTIVES, ExpectationRegression
+from agejax.training.feeds import open_feed
 from agejax.training.optim import OPTIMIZERS, SCHEDULES, Rate
+from agejax.training.sharding import make_mesh
 from data_pipelines import builders
 from data_pipelines.samplers import ORDERS, SELECTIONS, ClassBalanced, Imposed, NShot
-from experiments.build import open_training
+from experiments.build import fed
 from experiments.check import check_claim, chosen, describe
 from experiments.command_line import parse
 from experiments.run import main
@@ -312,7 +314,8 @@ def test_a_stage_trains_in_the_order_that_it_names(drawn_data, number, target):
     order = ("--pretrain.order=ClassBalanced", "--finetune.order=ClassBalanced")
     experiment = parse(tiny.words(drawn_data, Path("unused"), *tiny.PRETRAIN, *tiny.FINETUNE, *order))
     faces = builders.open_split("synthetic", drawn_data, "train")
-    with open_training(experiment, experiment.stages[number], faces, 7, 2) as batches:
+    feed = open_feed("host", fed(experiment, experiment.stages[number], faces, 7), make_mesh())
+    with feed.open(2) as batches:
         rows = next(batches)["index"].tolist()
     stream = ClassBalanced().stream(faces, target, 7)
     assert rows == [stream[position] for position in range(32, 48)]

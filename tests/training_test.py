@@ -18,11 +18,12 @@ from agejax.models.vgg import VGG
 from agejax.objectives import Identity, JointLabelDistribution
 from agejax.parameters import flatten
 from agejax.training import checkpoint, evaluate, loop, stages
+from agejax.training.feeds import Feed
 from agejax.training.optim import SGD, Rate
 from agejax.training.progress import Progress
 from agejax.training.sharding import make_mesh, replicated, to_devices
 from agejax.training.state import new_state
-from agejax.training.step import make_predict_step, make_train_step
+from agejax.training.step import make_predict_step, make_train_steps, make_update
 from data_pipelines.align import Alignment
 from data_pipelines.errors import UserError
 from data_pipelines.loaders import train_batches
@@ -37,18 +38,19 @@ def describe(objective=STAGE.objective):
 
 
 def mesh_of(count):
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+    axes = (AxisType.Auto,) * 2
+    return jax.make_mesh((1, count), ("trial", "data"), axis_types=axes, devices=jax.devices()[:count])
 
 
 @functools.cache
 def compiled(stage, devices):
-    """(jitted step, initial variables, optimizer): compiled once for all tests."""
+    """(train_steps, initial variables, optimizer): compiled once for all tests."""
     description = describe(stage.objective)
     network = description.network(stage.trainable)
     variables, _ = stages.start_variables(stage, description, 0, None, "")
     optimizer = stage.make_optimizer(variables["params"], 8, 2.5)
-    step = make_train_step(network, stage.objective, optimizer, mesh_of(devices))
-    return step, variables, optimizer
+    update = make_update(network, stage.objective, optimizer)
+    return make_train_steps(update, Feed("host", batches), mesh_of(devices)), variables, optimizer
 
 
 def start(stage, devices=4):
@@ -78,13 +80,12 @@ def _watched(stream, step, spoil, stop_at):
 
 
 def train(folder, open_batches=batches, validate=None, stage=STAGE):
-    mesh = make_mesh()
     step, state = start(stage)
     plan = loop.Plan(stage.name, 8, 8, 2.5, checkpoint_every=3, validate_every=3)
     folder.mkdir(exist_ok=True)
     with checkpoint.StageCheckpoints(folder) as saves:
         opened = partial(Progress, folder, stage.name, 8, 2.5)
-        return loop.train(plan, state, step, open_batches, validate, "mae", saves, opened, mesh)
+        return loop.train(plan, state, step, open_batches, validate, "mae", saves, opened)
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +166,11 @@ def test_the_best_by_validation_is_kept_beside_the_latest(tmp_path):
 def test_one_device_equals_four():
     results = []
     for count in (1, 4):
-        mesh = mesh_of(count)
         step, state = start(STAGE, count)
         with batches(0) as stream:
             for _ in range(3):
-                state, metrics = step(state, to_devices(next(stream), mesh))
-        results.append((flatten(jax.device_get(state.variables)), float(metrics["loss"])))
+                state, metrics = step(state, [next(stream)])
+        results.append((flatten(jax.device_get(state.variables)), float(metrics["loss"][0])))
     (one, loss_one), (four, loss_four) = results
     assert loss_one == pytest.approx(loss_four, rel=1e-5)
     for path, value in one.items():
@@ -178,21 +178,49 @@ def test_one_device_equals_four():
         np.testing.assert_allclose(value, four[path], atol=1e-4, err_msg=path)
 
 
-def test_step_is_traced_once():
-    mesh = make_mesh()
-    step, state = start(STAGE)
+def test_one_step_and_several_are_traced_once_each():
+    traced, mesh = [], mesh_of(1)
+
+    def update(state, batch):
+        traced.append(batch["label"].shape)
+        return state, {"loss": batch["label"].sum()}
+
+    step = make_train_steps(update, Feed("host", batches), mesh)
     with batches(0) as stream:
-        for _ in range(3):
-            state, _ = step(state, to_devices(next(stream), mesh))
-    assert step._cache_size() == 1
+        for count in (1, 2, 1, 2, 1):
+            step(jax.device_put(np.zeros(3), replicated(mesh)), [next(stream) for _ in range(count)])
+    assert traced == [(8,), (8,)]
+
+
+def test_several_steps_in_one_dispatch_equal_single_ones():
+    step, state = start(STAGE, 4)
+    _, other = start(STAGE, 4)
+    with batches(0) as stream:
+        three = [next(stream) for _ in range(3)]
+    losses = []
+    for batch in three:
+        state, metrics = step(state, [batch])
+        losses += [float(metrics["loss"][0])]
+    other, metrics = step(other, three)
+    assert int(other.step) == 3
+    np.testing.assert_allclose(metrics["loss"], losses, rtol=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-4), state.variables, other.variables)
+
+
+def test_a_dispatch_never_passes_a_look():
+    plan = loop.Plan("finetune", 8, steps=20, steps_per_epoch=5, checkpoint_every=6, validate_every=8, dispatch=3)
+    stops, step = [0], 0
+    while step < plan.steps:
+        step += plan.at_once(step)
+        stops.append(step)
+    assert stops == [0, 3, 6, 7, 8, 11, 12, 15, 16, 17, 18, 19, 20]
 
 
 def test_steps_move_nothing_between_host_and_device_by_themselves():
-    mesh = make_mesh()
     step, state = start(STAGE)
     with batches(0) as stream, jax.transfer_guard("disallow"):
         for _ in range(2):
-            state, _ = step(state, to_devices(next(stream), mesh))
+            state, _ = step(state, [next(stream)])
 
 
 def test_padding_and_sharding_lose_no_example_and_prediction_is_the_mirror_mean():

@@ -25,12 +25,13 @@ from agejax.objectives import CORAL, OBJECTIVES, AMSoftmax, Identity, JointLabel
 from agejax.parameters import flatten
 from agejax.training import checkpoint, loop
 from agejax.training.checkpoint import Description
+from agejax.training.feeds import Feed
 from agejax.training.optim import SGD
 from agejax.training.progress import Progress
-from agejax.training.sharding import make_mesh, replicated, to_devices
+from agejax.training.sharding import make_mesh, replicated
 from agejax.training.stages import Stage, check_parameters, check_start, start_variables
 from agejax.training.state import new_state
-from agejax.training.step import make_train_step
+from agejax.training.step import make_train_steps, make_update
 from data_pipelines.align import Alignment
 from data_pipelines.errors import UserError
 from data_pipelines.loaders import train_batches
@@ -228,12 +229,12 @@ def batches(start_step):
 
 @functools.cache
 def compiled(backbone, seed):
-    """(jitted step, initial variables, optimizer): compiled once for all tests."""
+    """(train_steps, initial variables, optimizer): compiled once for all tests."""
     described = description(backbone)
     variables, _ = start_variables(one := stage(optimizer=SGD(1e-3)), described, 0, None, "")
     optimizer = one.make_optimizer(variables["params"], 4, 2.5)
-    step = make_train_step(described.network(), described.objective, optimizer, make_mesh(), seed)
-    return step, variables, optimizer
+    update = make_update(described.network(), described.objective, optimizer, seed)
+    return make_train_steps(update, Feed("host", batches), make_mesh()), variables, optimizer
 
 
 def fresh_state(variables, optimizer, step=0):
@@ -248,7 +249,7 @@ def trained(folder, backbone, steps):
     folder.mkdir(exist_ok=True)
     with checkpoint.StageCheckpoints(folder) as saves:
         opened, state = functools.partial(Progress, folder, "next", steps, 2.5), fresh_state(variables, optimizer)
-        state, _ = loop.train(plan, state, step, batches, None, "mae", saves, opened, make_mesh())
+        state, _ = loop.train(plan, state, step, batches, None, "mae", saves, opened)
         saves.save_best(steps, state.variables)
     return state
 
@@ -261,13 +262,13 @@ def test_a_run_with_dropout_that_was_stopped_ends_with_the_same_bits(tmp_path):
 
 def test_what_dropout_drops_is_a_function_of_seed_and_step():
     with batches(0) as stream:
-        batch = to_devices(next(stream), make_mesh())
+        batch = next(stream)
     losses = {}
     for seed in (0, 1):
         step, variables, optimizer = compiled(Small(), seed)
         for number in (0, 1, 0):  # the same weights and the same batch
-            _, metrics = step(fresh_state(variables, optimizer, number), batch)
-            losses.setdefault((seed, number), []).append(float(metrics["loss"]))
+            _, metrics = step(fresh_state(variables, optimizer, number), [batch])
+            losses.setdefault((seed, number), []).append(float(metrics["loss"][0]))
     assert all(len(set(values)) == 1 for values in losses.values())
     assert len({values[0] for values in losses.values()}) == 4
 

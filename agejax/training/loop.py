@@ -1,6 +1,7 @@
 """The host loop of one stage."""
 
 import dataclasses
+import itertools
 import math
 import signal
 import threading
@@ -10,12 +11,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from agejax.training.checkpoint import StageCheckpoints
 from agejax.training.progress import Progress
-from agejax.training.sharding import to_devices
 from agejax.training.state import TrainState
+from agejax.training.step import TrainSteps
 
 LOG_STEPS = 20  # a line of metrics.jsonl averages so many steps
 
@@ -42,18 +42,24 @@ class Plan:
     steps_per_epoch: float
     checkpoint_every: int
     validate_every: int
+    dispatch: int = 1
+    """Steps that go to the device at once, where so many are left until the next look."""
+
+    def at_once(self, step: int) -> int:
+        """How many steps follow on `step` in one dispatch."""
+        looks = [every - step % every for every in (self.checkpoint_every, self.validate_every)]
+        return self.dispatch if self.dispatch <= min(self.steps - step, *looks) else 1
 
 
 def train(
     plan: Plan,
     state: TrainState,
-    train_step: Callable,
+    train_steps: TrainSteps,
     batches: Callable[[int], AbstractContextManager],
     validate: Callable[[dict], dict[str, float]] | None,
     measure: str | None,
     checkpoints: StageCheckpoints,
     open_progress: Callable[[int], Progress],
-    mesh: Mesh,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Trains to the end of the plan, from the newest checkpoint where there is one.
 
@@ -84,23 +90,19 @@ def train(
             checkpoints.save_best(step, state.variables)
 
     with stop_signals() as stop, open_progress(start) as progress, batches(start) as stream:
-        window, waiting = Window(plan, checkpoints), None
-        for step in range(start + 1, plan.steps + 1):
-            batch = to_devices(next(stream), mesh)
-            state, metrics = train_step(state, batch)
-            if waiting:  # the step before: its numbers are ready while this one runs
-                window.add(*waiting)
-            waiting = (step, metrics)
+        lines, waiting, step = Lines(plan, start, checkpoints, progress, speed), None, start
+        while step < plan.steps:
+            state, metrics = train_steps(state, list(itertools.islice(stream, plan.at_once(step))))
+            if waiting is not None:  # the numbers of the steps before are ready while these run
+                lines.add(waiting)
+            waiting, step = metrics, step + len(metrics["loss"])
             last, stopping = step == plan.steps, stop.number  # read once: it may change between the lines below
             validates = validate is not None and (last or step % plan.validate_every == 0)
             saves = last or step % plan.checkpoint_every == 0 or stopping
-            if saves or validates or step % LOG_STEPS == 0 or step == start + 1:
-                window.add(*waiting)
+            if saves or validates:
+                lines.add(waiting)
+                lines.close()
                 waiting = None
-                speed.lap(step)
-                numbers = window.close()
-                progress.write("train", step, numbers | speed.measured())
-                progress.show(step, numbers, speed.images_per_second)
             if validates:
                 look(step, state)
                 speed.pause()
@@ -119,35 +121,47 @@ def train(
     }
 
 
-class Window:
-    """Means of the metrics since the last line; refuses numbers that are not finite."""
+class Lines:
+    """Writes means of the metrics, a line for so many steps; refuses numbers that are not finite."""
 
-    def __init__(self, plan: Plan, checkpoints: StageCheckpoints):
-        self.plan, self.checkpoints, self.rows = plan, checkpoints, []
+    def __init__(self, plan: Plan, start: int, checkpoints: StageCheckpoints, progress: Progress, speed: "Speedometer"):
+        self.plan, self.checkpoints, self.progress, self.speed = plan, checkpoints, progress, speed
+        self.start, self.step, self.rows = start, start, []
 
-    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        row = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """Waits for the metrics (N,) of the next N steps."""
+        columns = jax.device_get(metrics)
+        count = len(columns["loss"])
+        self.speed.lap(self.step + count)
+        for i in range(count):
+            self.step += 1
+            self.rows.append(self._finite({name: float(column[i]) for name, column in columns.items()}))
+            if self.step % LOG_STEPS == 0 or self.step == self.start + 1:
+                self.close()
+
+    def close(self) -> None:
+        """The line of what was added since the last one."""
+        if not self.rows:
+            return
+        means = {name: sum(row[name] for row in self.rows) / len(self.rows) for name in self.rows[0]}
+        if "absolute_error" in means:
+            means["mae"] = means.pop("absolute_error")
+        self.rows = []
+        self.progress.write("train", self.step, means | self.speed.measured())
+        self.progress.show(self.step, means, self.speed.images_per_second)
+
+    def _finite(self, row: dict[str, float]) -> dict[str, float]:
         for name in ("loss", "grad_norm"):
             if not math.isfinite(row[name]):
                 self.checkpoints.latest.wait_until_finished()
                 good = self.checkpoints.latest.latest_step()
-                kept = (
-                    f"step {good} is kept in {self.checkpoints.latest.directory}"
-                    if good
-                    else "nothing was saved before it"
-                )
+                where = self.checkpoints.latest.directory
+                kept = f"step {good} is kept in {where}" if good else "nothing was saved before it"
                 raise Diverged(
-                    f"{self.plan.name}: {name} is {row[name]} at step {step} of {self.plan.steps}; {kept}. "
+                    f"{self.plan.name}: {name} is {row[name]} at step {self.step} of {self.plan.steps}; {kept}. "
                     "Lower the learning rate, or look at the batch of that step"
                 )
-        self.rows.append(row)
-
-    def close(self) -> dict[str, float]:
-        means = {name: sum(row[name] for row in self.rows) / len(self.rows) for name in self.rows[0]}
-        self.rows = []
-        if "absolute_error" in means:
-            means["mae"] = means.pop("absolute_error")
-        return means
+        return row
 
 
 class Speedometer:

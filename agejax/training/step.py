@@ -4,24 +4,27 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agejax.models.network import Network
-from agejax.training.sharding import replicated, split
+from agejax.parameters import Tree
+from agejax.training.feeds import Feed
+from agejax.training.sharding import replicated, split, to_devices
 from agejax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+TrainSteps = Callable[[TrainState, list[dict]], tuple[TrainState, Metrics]]
+ROWS, EACH_ROWS = ("data",), (None, "data")  # axes of one batch and of several
 
 
-def make_train_step(
-    network: Network, objective, optimizer: optax.GradientTransformation, mesh: Mesh, seed: int = 0
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+def make_update(network: Network, objective, optimizer: optax.GradientTransformation, seed: int = 0) -> Update:
     """(state, batch) → (next state, batch means of the loss and the objective's metrics, at the OLD parameters).
 
-    The state is donated. Batch statistics are those of the whole batch, whatever the number of devices; what dropout
-    drops is a function of (seed, step).
+    Pure, to be compiled by the caller. What dropout drops is a function of (seed, step).
     """
 
     def mean_loss(params, batch_stats, step, batch):
@@ -35,7 +38,7 @@ def make_train_step(
         loss = masked_mean(loss_B, batch["mask"])
         return loss, (updates.get("batch_stats", {}), means | {"loss": loss})  # a network may have no statistics
 
-    def train_step(state, batch):
+    def update(state, batch):
         gradient_of = jax.value_and_grad(mean_loss, has_aux=True)
         (_, (batch_stats, metrics)), grads = gradient_of(state.params, state.batch_stats, state.step, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -43,8 +46,37 @@ def make_train_step(
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
-    everywhere, rows = replicated(mesh), split(mesh)
-    return jax.jit(train_step, donate_argnums=0, in_shardings=(everywhere, rows), out_shardings=everywhere)
+    return update
+
+
+def make_train_steps(update: Update, feed: Feed, mesh: Mesh) -> TrainSteps:
+    """(state, N batches of the feed on the host) → (state after N steps, metrics (N,)), in one dispatch.
+
+    The state is donated. Batch statistics are those of the whole batch, whatever the number of devices. Two programs at
+    most are compiled: for one step and for feed.dispatch of them.
+    """
+
+    def one(state, batch, store):
+        state, metrics = update(state, feed.prepare(store, batch))
+        return state, {name: value[None] for name, value in metrics.items()}
+
+    def many(state, batch_N, store):
+        return jax.lax.scan(lambda state, batch: update(state, feed.prepare(store, batch)), state, batch_N)
+
+    programs = {axes: _compiled(program, mesh, axes, feed.store) for axes, program in ((ROWS, one), (EACH_ROWS, many))}
+
+    def train_steps(state, batches):
+        axes = ROWS if len(batches) == 1 else EACH_ROWS
+        batch = batches[0] if len(batches) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        return programs[axes](state, to_devices(batch, mesh, axes), feed.store)
+
+    return train_steps
+
+
+def _compiled(program: Callable, mesh: Mesh, axes: tuple[str | None, ...], store: Tree) -> Callable:
+    everywhere, stored = replicated(mesh), jax.tree.map(lambda x: x.sharding, store)
+    places = (everywhere, NamedSharding(mesh, PartitionSpec(*axes)), stored)
+    return jax.jit(program, donate_argnums=0, in_shardings=places, out_shardings=everywhere)
 
 
 def masked_mean(value_B: jax.Array, mask_B: jax.Array) -> jax.Array:
