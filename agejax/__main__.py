@@ -1,6 +1,7 @@
 """`python -m agejax evaluate | convert | bench`: weights, and the speed of this machine, from the command line."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,11 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Words with commas between; none of an empty text."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,11 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--to", choices=("agejax", "safetensors"), default="agejax", help="form (default: agejax)")
     add.set_defaults(command=convert)
     add = commands.add_parser("bench", help="measure the speed here, beside that of other tools", allow_abbrev=False)
-    add.add_argument("--only", help="some of: loader, detect (default: all), with commas between")
-    add.add_argument("--json", type=Path, help="write the rows here")
+    add.add_argument("--only", type=_listed, help="of: floor,step,inference,train,trials,loader,detect (default: all)")
+    add.add_argument("--json", type=Path, help="write the rows here, each as soon as it is measured")
     add.add_argument("--data", default="", help="prepared data set with photographs, as aaf (default: drawn faces)")
     add.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of prepared data sets (default: data)")
     add.add_argument("--seconds", type=float, default=10, help="of measuring for each figure (default: 10)")
+    models = "thin,tiny,vgg16,resnet18,efficientnet_v2_m"
+    add.add_argument("--models", type=_listed, default=(), help=f"train takes the first (default: {models})")
+    add.add_argument("--dtypes", type=_listed, default=(), help="(default: float32, on accelerators bfloat16 too)")
+    add.add_argument("--size", type=int, default=224, help="of images, in pixels (default: 224)")
+    add.add_argument("--batch", type=int, default=0, help="in training (default: 256, on a CPU 16)")
+    add.add_argument("--inference", type=_listed, default=(), help="batches (default: 1,32,256,best; on a CPU no 256)")
+    add.add_argument("--peers", type=_listed, default=("eager", "compile"), help="of: eager,compile,max-autotune")
     add.set_defaults(command=bench)
     return parser
 
@@ -97,15 +110,33 @@ def convert(words: argparse.Namespace) -> int:
 
 
 def bench(words: argparse.Namespace) -> int:
-    """Prints a table of speeds beside those of the usual tools, measured in turn; writes its rows where asked."""
-    from agejax import bench
+    """Prints a table of speeds beside those of the usual tools, measured in turn; writes its rows where asked.
 
-    names = bench.BENCHES if words.only is None else [name.strip() for name in words.only.split(",")]
-    rows = bench.run(names, bench.Settings(words.data, words.data_dir, words.seconds))
-    bench.show(rows)
-    if words.json:
-        bench.write(rows, words.json)
-    return 0
+    Interrupted, it shows what it has.
+    """
+    from agejax.bench import device
+
+    device.share_memory()
+    from agejax import bench
+    from agejax.bench import record
+
+    names = bench.BENCHES if words.only is None else words.only
+    chosen = {field.name: getattr(words, field.name) for field in dataclasses.fields(bench.Settings)}
+    rows, remarks, code = [], [], 0
+    found = bench.run(names, bench.Settings(**chosen), lambda text: (remarks.append(text), print(text, flush=True)))
+    about = None
+    try:
+        for row in found:
+            about = about or record.circumstances([*sys.orig_argv])
+            rows.append(row)
+            if words.json:
+                record.write(words.json, about, rows, remarks)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        code = 130
+    if rows:
+        record.show(rows, about)
+    return code
 
 
 if __name__ == "__main__":

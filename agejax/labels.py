@@ -57,6 +57,11 @@ class LabelGrid:
         # counted, not np.arange(low, high, step), which may give one label too many or too few
         return (self.low + self.step * np.arange(self.size)).astype(dtype)
 
+    def scored(self, scores_BxK: jax.Array) -> jax.Array:
+        """The scores of outputs that are labels: all are. Grids of several trials are laid over each other
+        (training/trials.py)."""
+        return scores_BxK
+
 
 AGE = LabelGrid(0.0, 100.0, 1.0)
 SCUT = LabelGrid(1.0, 5.0, 0.1)

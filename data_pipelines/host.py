@@ -142,15 +142,25 @@ def _cubic(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
+def degradation_matrix(size: int, degrade: int, resize: Literal["antialias", "torch7"]) -> np.ndarray:
+    """A row of `size` samples down to `degrade` and up again: float64 (size, size), zero far from the diagonal."""
+    return resample_matrix(degrade, size, resize) @ resample_matrix(size, degrade, resize)
+
+
+def reach(matrix: np.ndarray) -> int:
+    """How far from the diagonal there is anything but zeros."""
+    rows, columns = np.nonzero(matrix)
+    return int(np.abs(rows - columns).max())
+
+
 @lru_cache(maxsize=1024)
 def _degradation(size: int, degrade: int, resize: str) -> np.ndarray:
-    """Down to `degrade` and up again as one banded matrix: float32 (blocks, BLOCK, BLOCK + 2·margin).
+    """degradation_matrix as a band: float32 (blocks, BLOCK, BLOCK + 2·margin).
 
     Block b holds rows b·BLOCK …, columns b·BLOCK - margin …; all other columns are zero.
     """
-    full = resample_matrix(degrade, size, resize) @ resample_matrix(size, degrade, resize)
-    rows, columns = np.nonzero(full)
-    margin = int(np.abs(rows - columns).max())
+    full = degradation_matrix(size, degrade, resize)
+    margin = reach(full)
     blocks = -(-size // BLOCK)
     padded = np.zeros((blocks * BLOCK, blocks * BLOCK + 2 * margin), np.float32)
     padded[:size, margin : margin + size] = full

@@ -10,19 +10,18 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import cv2
 import grain
 import numpy as np
 from absl import flags
 
-from data_pipelines import align, host, parcels, plans
+from data_pipelines import align, crops, parcels, plans
 from data_pipelines.samplers import ClassBalanced, Shuffle, Source
-from data_pipelines.schema import LABELS
 
-KEYS = LABELS | {"identity": LABELS["age"]}  # target → what a batch's label and sigma hold; identities are in all
 COLUMNS = {  # of an example, after its image
     "label": np.float32,
     "sigma": np.float32,
@@ -30,6 +29,8 @@ COLUMNS = {  # of an example, after its image
     "mask": np.float32,
     "index": np.int64,
 }
+MOST_WORKERS = 32
+PADDING = (0, 0, -1, 0, -1)
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,24 @@ class Loader:
     """`workers` spawned processes (0 = this one does the work), with `threads` and `buffer` batches in each."""
 
     workers: int = 0
+    """-1: to be settled by the machine."""
     threads: int = 2
     buffer: int = 2
 
     def __post_init__(self):
-        if self.workers < 0 or self.threads < 1 or self.buffer < 1:
+        if self.workers < -1 or self.threads < 1 or self.buffer < 1:
             raise ValueError(f"loader: workers must be 0 or more, threads and buffer 1 or more, got {self}")
+
+    def settled(self, accelerated: bool) -> "Loader":
+        """With as many workers as the machine can spare, where that is left open: none where its cores train."""
+        if self.workers >= 0:
+            return self
+        return replace(self, workers=min(MOST_WORKERS, max(0, cores() - 2)) if accelerated else 0)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Batches:
@@ -55,7 +68,7 @@ class Batches:
     def __iter__(self) -> Iterator[dict]:
         return self
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> dict[str, Any]:
         if self._iterator is None:
             raise StopIteration
         try:
@@ -99,11 +112,56 @@ def train_batches(
     is the one-process batch b. Raises ValueError, from next() with the record's id. Workers are spawned: the calling
     script then needs `if __name__ == "__main__"`.
     """
-    if not len(source):
-        raise ValueError("there are no examples to train on")
-    load = partial(_load, source, alignment, _label_keys(target), augmentation.resize)
-    stream = order.stream(source, target, seed).random_map(partial(_draw, image_size, augmentation))
-    return _batches(stream, load, image_size, batch_size, start_step, loader, process_index, process_count)
+    stream = _drawn(source, image_size, seed, augmentation, target, order)
+    load = partial(_load, source, image_size, alignment, crops.label_keys(target), augmentation.resize)
+    make = _make(load, "image", image_size, loader)
+    return _batches(stream, make, batch_size, start_step, loader, process_index, process_count)
+
+
+def canvas_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    start_step: int = 0,
+    augmentation: plans.Augmentation,
+    alignment: align.Alignment,
+    target: str = "age",
+    order: Shuffle | ClassBalanced = Shuffle(),
+    loader: Loader = Loader(),
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """train_batches before the augmentation: for `image`, `canvas` uint8 (B, C, C, 3) with C of plans.canvas_size, and
+    `plan`, a Plan of arrays (B, …) whose matrices lead to the canvas."""
+    canvas = plans.canvas_size(image_size, augmentation)
+    stream = _drawn(source, image_size, seed, augmentation, target, order)
+    load = partial(_load_canvases, source, image_size, canvas, alignment, crops.label_keys(target))
+    make = _make(load, "canvas", canvas, loader)
+    return _batches(stream, make, batch_size, start_step, loader, process_index, process_count)
+
+
+def plan_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    start_step: int = 0,
+    augmentation: plans.Augmentation,
+    target: str = "age",
+    order: Shuffle | ClassBalanced = Shuffle(),
+    loader: Loader = Loader(threads=1),
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Batches:
+    """canvas_batches without pictures, for canvases that lie on a device: `row` int32 (B,) of the source, `plan`, and
+    `mask`. Of the source only its length is read, and its labels where the order needs them."""
+    canvas = plans.canvas_size(image_size, augmentation)
+    stream = _drawn(source, image_size, seed, augmentation, target, order)
+    make = partial(_stack, image_size, canvas)
+    return _batches(stream, make, batch_size, start_step, loader, process_index, process_count)
 
 
 def eval_batches(
@@ -121,20 +179,33 @@ def eval_batches(
 
     Every process gets the same number of batches. Errors as in train_batches.
     """
-    load = partial(_load, source, alignment, _label_keys(target), "antialias")
+    load = partial(_load, source, image_size, alignment, crops.label_keys(target), "antialias")
     padded = -(-len(source) // batch_size) * batch_size
     plan = plans.plain_plan(plans.IDENTITY, image_size)
     stream = grain.MapDataset.range(padded).map(lambda row: (row, plan))
-    return _batches(stream, load, image_size, batch_size, 0, loader, process_index, process_count)
+    make = _make(load, "image", image_size, loader)
+    return _batches(stream, make, batch_size, 0, loader, process_index, process_count)
 
 
-def _batches(stream, load, image_size, batch_size, start_step, loader, process_index, process_count) -> Batches:
+def _drawn(source, size, seed, augmentation, target, order) -> grain.MapDataset:
+    """The endless stream of (row, plan): the same for every kind of training batch."""
+    if not len(source):
+        raise ValueError("there are no examples to train on")
+    return order.stream(source, target, seed).random_map(partial(_draw, size, augmentation))
+
+
+def _make(load, name: str, side: int, loader: Loader):
+    """What makes a batch of its (row, plan)s: load(examples, images) fills the column `name` of `side` px."""
+    return partial(parcels.pack if loader.workers else _keep, load, name, side)
+
+
+def _batches(stream, make, batch_size, start_step, loader, process_index, process_count) -> Batches:
     if batch_size % process_count:
         raise ValueError(f"batch_size {batch_size} cannot be divided among {process_count} processes")
     cv2.setNumThreads(0)
     mine = stream.batch(batch_size // process_count, drop_remainder=True, batch_fn=list)
     mine = mine[start_step * process_count + process_index :: process_count]
-    mine = mine.map(partial(parcels.pack if loader.workers else _keep, load, image_size))
+    mine = mine.map(make)
     buffer = max(loader.threads, loader.buffer)
     dataset = mine.to_iter_dataset(grain.ReadOptions(num_threads=loader.threads, prefetch_buffer_size=buffer))
     if not loader.workers:
@@ -162,51 +233,42 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _label_keys(target: str) -> tuple[str, str]:
-    if target not in KEYS:
-        raise ValueError(f"target {target!r} is not one of {', '.join(KEYS)}")
-    return KEYS[target]
-
-
 def _draw(size: int, augmentation: plans.Augmentation, row: int, rng: np.random.Generator) -> tuple[int, plans.Plan]:
     """A row and what happens to its crop; so small a step that a batch of them runs before the first image is read."""
     return row, plans.sample_plan(rng, plans.IDENTITY, size, augmentation)
 
 
-def _keep(load, size: int, examples: list) -> dict[str, np.ndarray]:
-    images = np.empty((len(examples), size, size, 3), np.uint8)
-    return {"image": images} | load(examples, images)
+def _keep(load, name: str, side: int, examples: list) -> dict[str, Any]:
+    images = np.empty((len(examples), side, side, 3), np.uint8)
+    return {name: images} | load(examples, images)
 
 
-def _load(source, alignment, keys, resize, examples: list[tuple[int, plans.Plan]], images: np.ndarray) -> dict:
+def _load(source, size, alignment, keys, resize, examples: list[tuple[int, plans.Plan]], images: np.ndarray) -> dict:
     """Fills the images; returns the other columns. Rows beyond the source are padding."""
-    rows = [
-        _fill(image, source, alignment, keys, resize, row, plan) if row < len(source) else _pad(image)
-        for image, (row, plan) in zip(images, examples)
-    ]
+    rows = []
+    for image, (row, plan) in zip(images, examples):
+        if row < len(source):
+            record = source[row]
+            crops.fill(image, record, size, alignment, plan, resize)
+            rows.append((record[keys[0]], record[keys[1]], record["identity"], 1, row))
+        else:
+            image[:] = 0
+            rows.append(PADDING)
     return {name: np.array(values, dtype) for (name, dtype), values in zip(COLUMNS.items(), zip(*rows))}
 
 
-def _fill(image, source, alignment, keys, resize, row, plan) -> tuple:
-    """Writes the crop; returns the other columns."""
-    record = source[row]
-    try:
-        _crop(image, record, alignment, plan, resize)
-    except ValueError as error:  # only a plain ValueError survives the way from a worker
-        raise ValueError(f"{record['id']}: {error}") from None
-    return record[keys[0]], record[keys[1]], record["identity"], 1, row
+def _load_canvases(source, size, canvas, alignment, keys, examples: list, images: np.ndarray) -> dict:
+    """Fills the canvases, each as if its plan were plain; returns the other columns and the plans."""
+    plain = plans.plain_plan(plans.IDENTITY, canvas)
+    rows = [(row, plain) for row, _ in examples]
+    columns = _load(source, size, alignment, keys, "antialias", rows, images)
+    return columns | {"plan": _stacked(size, canvas, examples)}
 
 
-def _pad(image) -> tuple:
-    image[:] = 0
-    return 0, 0, -1, 0, -1
+def _stack(size: int, canvas: int, examples: list) -> dict[str, Any]:
+    rows = np.array([row for row, _ in examples], np.int32)
+    return {"row": rows, "plan": _stacked(size, canvas, examples), "mask": np.ones(len(rows), np.float32)}
 
 
-def _crop(out, record, alignment, plan, resize) -> None:
-    image, landmarks = record["image"], record["landmarks"]
-    height = width = 0
-    if np.isnan(landmarks[0, 0]):  # none; only then the size of the image decides, and it must be decoded first
-        image = host.decode(image)
-        height, width = image.shape[:2]
-    matrix = align.crop_matrix(landmarks, height, width, len(out), alignment)
-    host.execute(image, plans.placed(plan, matrix), len(out), resize, out=out)
+def _stacked(size: int, canvas: int, examples: list) -> plans.Plan:
+    return plans.on_canvas(plans.stack([plan for _, plan in examples]), size, canvas)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing import util
 from multiprocessing.shared_memory import SharedMemory
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,8 @@ FREE, TAKEN = 0, 1  # last byte of a segment: the worker writes where it is FREE
 class Parcel:
     """A batch on its way: where its images lie, and the other columns themselves."""
 
-    def __init__(self, segment: str, shape: tuple[int, ...], columns: dict[str, np.ndarray]):
-        self.segment, self.shape, self.columns = segment, shape, columns
+    def __init__(self, segment: str, name: str, shape: tuple[int, ...], columns: dict[str, Any]):
+        self.segment, self.name, self.shape, self.columns = segment, name, shape, columns
 
 
 class Sender:
@@ -28,12 +29,12 @@ class Sender:
     def __init__(self):
         self.segments, self._lock, self._ended = [], threading.Lock(), False
 
-    def pack(self, load: Callable, size: int, examples: list) -> Parcel:
-        """load(examples, images) fills uint8 (B, size, size, 3) and returns the other columns."""
+    def pack(self, load: Callable, name: str, size: int, examples: list) -> Parcel:
+        """load(examples, images) fills uint8 (B, size, size, 3), the column `name`, and returns the other columns."""
         shape = (len(examples), size, size, 3)
         segment = self._claim(int(np.prod(shape)))
         try:
-            return Parcel(segment.name, shape, load(examples, np.ndarray(shape, np.uint8, segment.buf)))
+            return Parcel(segment.name, name, shape, load(examples, np.ndarray(shape, np.uint8, segment.buf)))
         except BaseException:
             segment.buf[-1] = FREE
             raise
@@ -66,14 +67,14 @@ class Receiver:
     def __init__(self):
         self._segments = {}
 
-    def unpack(self, parcel: Parcel) -> dict[str, np.ndarray]:
+    def unpack(self, parcel: Parcel) -> dict[str, Any]:
         """The batch, in memory of its own."""
         if parcel.segment not in self._segments:
             self._segments[parcel.segment] = SharedMemory(parcel.segment)
         segment = self._segments[parcel.segment]
         images = np.ndarray(parcel.shape, np.uint8, segment.buf).copy()
         segment.buf[-1] = FREE
-        return {"image": images} | parcel.columns
+        return {parcel.name: images} | parcel.columns
 
     def close(self) -> None:
         """The workers must have ended, or be about to."""
@@ -85,9 +86,9 @@ class Receiver:
 _sender = Sender()  # of this process
 
 
-def pack(load: Callable, size: int, examples: list) -> Parcel:
+def pack(load: Callable, name: str, size: int, examples: list) -> Parcel:
     """Sender.pack of this process, a worker that has called give_back_at_exit."""
-    return _sender.pack(load, size, examples)
+    return _sender.pack(load, name, size, examples)
 
 
 def give_back() -> None:

@@ -7,6 +7,7 @@ outside the photograph, it shows the photograph and not black.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal, NamedTuple
@@ -44,6 +45,10 @@ class Augmentation:
         _check(0 <= self.rotation <= 180, "rotation", self.rotation, "0 to 180 degrees")
         _check(0 <= self.zoom < 1, "zoom", self.zoom, "0 to less than 1")
         _check(self.resize in ("antialias", "torch7"), "resize", self.resize, "'antialias' or 'torch7'")
+
+    def smallest(self, size: int) -> int:
+        """To how many px an image of `size` px is shrunk at most."""
+        return min(size, max(2, round(self.degrade * size)))
 
 
 def _check(good: bool, name: str, value, allowed: str) -> None:
@@ -89,7 +94,7 @@ def sample_plan(rng: np.random.Generator, matrix: np.ndarray, size: int, augment
     """
     a, u = augmentation, rng.random(11).tolist()
     signed = [2 * x - 1 for x in u]  # uniform in ±1
-    smallest = min(size, max(2, round(a.degrade * size)))
+    smallest = a.smallest(size)
     shift = (a.shift * size * signed[5], a.shift * size * signed[6])
     to_crop = _turn_back((size - 1) / 2, math.radians(a.rotation * signed[3]), 1 + a.zoom * signed[4], shift)
     if u[0] < a.flip:
@@ -109,6 +114,37 @@ def placed(plan: Plan, matrix: np.ndarray) -> Plan:
     """The plan that was made for a crop (with IDENTITY), for an image whose matrix source → crop is (2, 3)."""
     to_crop = plan.matrix.ravel().tolist()
     return plan._replace(matrix=_as_array(_chain(_inverse(matrix), to_crop)))
+
+
+def stack(plans: Sequence[Plan]) -> Plan:
+    """A Plan of arrays with a leading axis B."""
+    matrix, gray, degrade, colour, order = zip(*plans)
+    return Plan(
+        matrix=np.concatenate(matrix).reshape(-1, 2, 3),  # numpy.stack takes 5 times as long
+        gray=np.array(gray),
+        degrade=np.array(degrade),
+        colour=np.concatenate(colour).reshape(-1, 3),
+        order=np.array(order),
+    )
+
+
+def canvas_size(size: int, augmentation: Augmentation) -> int:
+    """The side in px of the smallest canvas that holds all that a plan for a crop of `size` px can reach.
+
+    A canvas is the crop with the same margin on all sides: canvas pixel = crop pixel + (canvas - size) / 2, a whole
+    number. 276 for 224 px turned by up to 15°; size · √2, about, for 45° and more; the size itself where nothing moves.
+    """
+    a, centre = augmentation, (size - 1) / 2
+    turn = math.radians(min(a.rotation, 45.0))
+    reach = (math.cos(turn) + math.sin(turn)) * (centre + a.shift * size) / (1 - a.zoom)
+    return size + 2 * math.ceil(reach - centre - 1e-6)
+
+
+def on_canvas(plan: Plan, size: int, canvas: int) -> Plan:
+    """Plans for a crop of `size` px (with IDENTITY) as plans for its canvas: arrays with a leading axis B."""
+    matrix = plan.matrix.copy()
+    matrix[:, :, 2] += (canvas - size) // 2
+    return plan._replace(matrix=matrix)
 
 
 Affine = tuple[float, float, float, float, float, float]  # (2, 3) by rows, in Python's numbers: numpy's cost 10 x more

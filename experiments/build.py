@@ -1,5 +1,6 @@
 """Experiment → objects → a finished run. Straight-line: read top to bottom."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -7,73 +8,115 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from agejax import metrics
+from agejax import metrics, specs
 from agejax.parameters import count
-from agejax.training import checkpoint, evaluate, loop
+from agejax.training import checkpoint, cluster, evaluate, loop
 from agejax.training.checkpoint import Description
-from agejax.training.feeds import Examples, open_feed
-from agejax.training.progress import Progress
-from agejax.training.sharding import make_mesh, replicated
+from agejax.training.cluster import is_leader, say, together
+from agejax.training.feeds import open_feed
+from agejax.training.progress import make_progress
+from agejax.training.sharding import make_mesh, replicate
 from agejax.training.stages import Stage, start_variables
 from agejax.training.state import new_state
 from agejax.training.step import make_train_steps, make_update
 from data_pipelines import builders
-from experiments.check import check_claim, check_stages, chosen, claim, describe, doubts, ensure_data, stages_to_run
+from experiments.check import (
+    check_claim,
+    check_shared,
+    check_stages,
+    chosen,
+    claim,
+    describe,
+    doubts,
+    ensure_data,
+    settings,
+    stages_to_run,
+)
 from experiments.config import Experiment
+from experiments.feeding import fed, stage_seed, told
 from experiments.handover import Before, check_handovers, load_before, take_over
 from experiments.report import write_report
-from experiments.results import RESULTS, new_results, sentence, write_results
+from experiments.results import RESULTS, new_results, sentence, summarise, write_results
+from experiments.sweep_page import write_page
+from experiments.sweeps import check_sweep, run_sweep
 
 
 def run(experiment: Experiment, argv: list[str]) -> int:
     """Trains what is not trained yet, evaluates the last stage on the test split, writes the report. The exit code."""
     workdir = experiment.folder
-    check_claim(workdir, experiment)
-    if (workdir / RESULTS).exists():
-        print(f"{sentence(workdir)}\nFinished before; to run again, remove {workdir} or choose another --workdir.")
+    cluster.check_same(settings(experiment), "other settings")
+    with together():
+        check_claim(workdir, experiment)
+        finished = (workdir / RESULTS).exists()
+    cluster.check_same(finished, f"other files in {workdir}")
+    if finished:
+        say(f"{sentence(workdir)}\nFinished before; to run again, remove {workdir} or choose another --workdir.")
         return 0
     mesh = make_mesh()
-    ensure_data(experiment)
-    stages, left_out = stages_to_run(experiment)
+    loader = experiment.loader.settled(accelerated=jax.default_backend() != "cpu")
+    experiment = dataclasses.replace(experiment, loader=loader)
+    cluster.in_turn(partial(ensure_data, experiment))
+    with together():
+        stages, left_out = stages_to_run(experiment)
+        if experiment.init:
+            checkpoint.find_stage(experiment.init)
     trained = load_before(experiment.init, mesh) if experiment.init else None
-    check_stages(experiment, [stage for _, stage in stages], mesh)
-    warnings = doubts(experiment, [stage for _, stage in stages], trained)
-    for text in warnings:
-        print(f"warning: {text}", flush=True)
-    # reads every label, so only for what is still to be trained; a finished stage has its own on disk
-    to_train = [stage for _, stage in stages if not checkpoint.read_card(workdir / stage.name)]
-    descriptions = {stage.name: describe(experiment, stage, trained) for stage in to_train}
-    check_handovers(experiment, [stage for _, stage in stages], descriptions, trained)
-    claim(workdir, experiment)
+    with together():
+        check_stages(experiment, [stage for _, stage in stages], mesh)
+        if experiment.sweep:
+            check_sweep(experiment)
+        warnings = doubts(experiment, [stage for _, stage in stages], trained)
+        for text in warnings:
+            say(f"warning: {text}")
+        # reads every label, so only for what is still to be trained; a finished stage has its own on disk
+        to_train = [stage for _, stage in stages if not checkpoint.read_card(workdir / stage.name)]
+        descriptions = {stage.name: describe(experiment, stage, trained) for stage in to_train}
+        check_handovers(experiment, [stage for _, stage in stages], descriptions, trained)
+        claim(workdir, experiment)
+    with together():
+        check_shared(workdir)
+    cluster.check_same([specs.encode(one) for one in descriptions.values()], f"other data, or files in {workdir},")
+    trials, last = None, experiment.stages[-1]
     try:
         for number, stage in stages:
-            trained = run_stage(experiment, number, stage, descriptions.get(stage.name), trained, mesh)
+            if experiment.sweep and stage is last:
+                trials = run_sweep(experiment, number, trained)
+            else:
+                trained = run_stage(experiment, number, stage, descriptions.get(stage.name), trained, mesh)
     except loop.Interrupted as stop:
-        print(f"{stop}; the same command goes on from there", flush=True)
+        say(f"{stop}; the same command goes on from there")
         return 128 + stop.signal
     except loop.Diverged as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        if is_leader():
+            print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
-    if not checkpoint.read_card(workdir / experiment.stages[-1].name):
-        print(f"finished {', '.join(experiment.only)}; the same command without --stages goes on to the end")
+    if last not in [stage for _, stage in stages]:
+        say(f"finished {', '.join(experiment.only)}; the same command without --stages goes on to the end")
         return 0
-    results = new_results(experiment, argv) | {"left_out": left_out, "warnings": warnings}
-    results["stages"] = {stage.name: summary_of(workdir / stage.name) for _, stage in stages}
-    report(experiment, trained, results, mesh)
-    print(sentence(workdir))
+    began, predictions = time.monotonic(), predict_test(experiment, trained, mesh) if trials is None else None
+    with together():
+        if is_leader():
+            results = new_results(experiment, argv) | {"left_out": left_out, "warnings": warnings}
+            trained_once = [stage.name for _, stage in stages if trials is None or stage is not last]
+            results["stages"] = {name: summary_of(workdir / name) for name in trained_once}
+            if trials is None:
+                report(experiment, trained.description, predictions, results, began)
+            else:
+                write_results(workdir, results | {"trials": trials, "sweep": summarise(trials)})
+                write_page(workdir)
+            say(sentence(workdir))
     return 0
 
 
 def run_stage(
-    experiment: Experiment, number: int, stage: Stage, description: Description, before: Before | None, mesh: Mesh
+    experiment: Experiment, number: int, stage: Stage, description: Description | None, before: Before | None, mesh
 ) -> Before:
-    """The finished stage, for the next one: trained now, or loaded where it was finished before."""
+    """The finished stage, for the next one: trained now, or loaded as it was finished before (no description)."""
     folder = experiment.folder / stage.name
-    if checkpoint.read_card(folder):
-        print(f"{stage.name}: finished before, skipped", flush=True)
+    if description is None:
+        say(f"{stage.name}: finished before, skipped")
         return load_before(folder, mesh)
     folder.mkdir(parents=True, exist_ok=True)
     examples, how = chosen(experiment, stage)
@@ -81,13 +124,13 @@ def run_stage(
     network = description.network(stage.trainable)
     steps, per_epoch = stage.steps(len(examples)), len(examples) / stage.batch_size
 
-    seed = int(np.random.SeedSequence([experiment.seed, number]).generate_state(1)[0])
+    seed = stage_seed(experiment, number)
     source = (before.description, before.variables) if before else None
     variables, start = start_variables(stage, description, seed, source, before.origin if before else "")
     counted = f"{len(examples):,} examples" + (f" ({how})" if how else "")
-    print(f"{stage.name}: {counted}, {steps:,} steps of {stage.batch_size}; {start}", flush=True)
+    say(f"{stage.name}: {counted}, {steps:,} steps of {stage.batch_size}; {start}")
     optimizer = stage.make_optimizer(variables["params"], steps, per_epoch)
-    state = jax.device_put(new_state(variables, optimizer), replicated(mesh))
+    state = replicate(new_state(variables, optimizer), mesh)
 
     feed = open_feed(experiment.feed, fed(experiment, stage, examples, seed), mesh, partial(told, stage.name))
     looks = [max(1, round(every * per_epoch)) for every in (experiment.checkpoint_epochs, experiment.validate_epochs)]
@@ -98,39 +141,31 @@ def run_stage(
             state,
             make_train_steps(make_update(network, description.objective, optimizer, seed), feed, mesh),
             feed.open,
-            make_validation(experiment, stage, description, mesh),
+            make_validation(experiment, stage, description, mesh, keep=feed.name == "resident"),
             description.objective.measures,
             checkpoints,
-            partial(Progress, folder, stage.name, steps, per_epoch),
+            partial(make_progress, folder, stage.name, steps, per_epoch),
         )
     selected, variables, measure = "latest", state.variables, description.objective.measures
     if experiment.select == "best" and summary["best"]:
         selected, summary["validation"] = "best", {measure: summary["best"][measure]}
         variables = checkpoint.load_variables(folder, description, selected, mesh)
     summary |= {"parameters": count(state.params), "examples": len(examples), "selected": selected}
-    checkpoint.write_card(folder, description, summary)
+    with together():
+        if is_leader():
+            checkpoint.write_card(folder, description, summary)
     return Before(str(folder), description, summary["validation"], variables)
 
 
-def fed(experiment: Experiment, stage: Stage, examples, seed: int) -> Examples:
-    """What the stage's feed needs to know."""
-    return Examples(
-        examples, stage.batch_size, experiment.image_size, seed, stage.augmentation, experiment.alignment,
-        stage.objective.target, stage.order, experiment.loader,
-    )  # fmt: skip
-
-
-def told(name: str, text: str) -> None:
-    print(f"{name}: {text}", flush=True)
-
-
-def make_validation(experiment: Experiment, stage: Stage, description, mesh: Mesh) -> Callable[[dict], dict] | None:
-    """variables → {measure: value} on the stage's validation split."""
+def make_validation(
+    experiment: Experiment, stage: Stage, description: Description, mesh: Mesh, keep: bool
+) -> Callable[[dict], dict] | None:
+    """variables → {measure: value} on the stage's validation split; keep: its pictures stay in device memory."""
     if not stage.validation_split or description.objective.measures is None:
         return None
     examples = builders.open_split(description.data, experiment.data_dir, stage.validation_split)
     size, loader = experiment.eval_batch_size, experiment.loader
-    predict = evaluate.predictor(description, examples, mesh, batch_size=size, loader=loader)
+    predict = evaluate.predictor(description, examples, mesh, batch_size=size, loader=loader, keep=keep)
 
     def validate(variables):
         predictions = predict(variables)
@@ -143,17 +178,23 @@ def summary_of(folder: Path) -> dict:
     return {name: value for name, value in checkpoint.read_card(folder).items() if name != "description"}
 
 
-def report(experiment: Experiment, trained: Before, results: dict, mesh: Mesh) -> None:
-    """predictions.csv, results.json and report.html of the last stage on the test split."""
+def predict_test(experiment: Experiment, trained: Before, mesh: Mesh) -> evaluate.Predictions | None:
+    """Of the last stage on the test split; None where it gives no label."""
     description, variables = trained.description, trained.variables
-    workdir, began = experiment.folder, time.monotonic()
     if description.objective.measures is None:
-        results["test"] = None
-        write_results(workdir, results)
-        return
+        return None
     examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
     size, loader = experiment.eval_batch_size, experiment.loader
-    predictions = evaluate.predict_split(description, variables, examples, mesh, batch_size=size, loader=loader)
+    return evaluate.predict_split(description, variables, examples, mesh, batch_size=size, loader=loader)
+
+
+def report(experiment: Experiment, description: Description, predictions, results: dict, began: float) -> None:
+    """predictions.csv, results.json and report.html of the last stage on the test split."""
+    workdir = experiment.folder
+    if predictions is None:
+        write_results(workdir, results | {"test": None})
+        return
+    examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
     test = evaluate.measure(predictions, description)
     evaluate.write_predictions(workdir / "predictions.csv", examples, predictions, test["target"])
     results["median_baseline_mae"] = test.pop("median_baseline_mae")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from agejax import specs
 from agejax.files import write_whole
 from agejax.training import checkpoint
+from agejax.training.cluster import is_leader, say
 from agejax.training.sharding import check_batch_size
 from agejax.training.stages import Stage, check_labels, check_parameters
 from data_pipelines import builders
@@ -23,30 +25,47 @@ from experiments.handover import FROM_DATA, Before, recipe_of, settled, with_inp
 from experiments.results import CONFIG
 from experiments.saved import read_json
 
+SHARED_SECONDS = 70  # network disks remember for up to a minute that a file was not there
+
 
 def check_claim(workdir: Path, experiment: Experiment) -> None:
     """Raises UserError where the workdir holds a run with other settings that has made a step."""
     before = read_json(workdir / CONFIG)
     if before is None or not any(workdir.glob("*/metrics.jsonl")):
         return
-    theirs, mine = (
-        {name: value for name, value in config.items() if name not in FREE_TO_CHANGE}
-        for config in (before, specs.encode(experiment))
-    )
-    if changed := differences(theirs, mine):
+    theirs = {name: value for name, value in before.items() if name not in FREE_TO_CHANGE}
+    if changed := differences(theirs, settings(experiment)):
         raise UserError(
             f"{workdir} holds a run with another {', '.join(changed[:4])}: "
             "choose another --workdir, or remove that folder"
         )
 
 
+def settings(experiment: Experiment) -> dict:
+    """What decides what is computed, encoded."""
+    return {name: value for name, value in specs.encode(experiment).items() if name not in FREE_TO_CHANGE}
+
+
 def claim(workdir: Path, experiment: Experiment) -> None:
-    """Makes the workdir this experiment's. Raises UserError where it cannot be written."""
+    """Makes the workdir this experiment's; the leader does. Raises UserError where it cannot be written."""
+    if not is_leader():
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_whole(workdir / CONFIG, json.dumps(specs.encode(experiment), indent=2) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write in {workdir}: {error.strerror}; name another --workdir") from None
+        raise UserError(f"cannot write in {workdir}: {error.strerror or error}; name another --workdir") from None
+
+
+def check_shared(workdir: Path) -> None:
+    """Raises UserError where a process does not see what the leader has written, not even a little later."""
+    deadline = time.monotonic() + SHARED_SECONDS
+    while not (workdir / CONFIG).exists():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{workdir} here is not the leader's: give a --workdir that all hosts share, on a network disk or gs://"
+            )
+        time.sleep(1)
 
 
 def differences(a, b, path: str = "") -> list[str]:
@@ -83,10 +102,9 @@ def stages_to_run(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict
             stages.append((number, stage))
         elif target == "identity" and share == 0 and not asked and len(experiment.stages) > 1:
             left_out[stage.name] = f"{name} has no identities"
-            print(
+            say(
                 f"{stage.name}: left out, as {name} has no identities; --{stage.name}.data=NAME pretrains on "
-                "another set, --init=CHECKPOINT starts from a trained trunk",
-                flush=True,
+                "another set, --init=CHECKPOINT starts from a trained trunk"
             )
         else:
             raise UserError(f"stage {stage.name} trains on {target}, which {1 - share:.0%} of {name} lack")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from data_pipelines.errors import UserError
 from experiments.configs import CONFIGS
 
+SWEEP = "--sweep."
 USAGE = """\
 usage: python experiments/run.py --config=NAME [options]
        python experiments/run.py --list
@@ -22,11 +23,12 @@ it stopped.
   --config=NAME          which experiment (--list shows them)
   --data=NAME            prepared data set (default: synthetic, drawn faces, prepared on first use)
   --data_dir=DIR         folder of prepared data sets (default: data)
-  --workdir=DIR          folder of this run (default: runs/<config>)
+  --workdir=DIR          folder of this run, or gs://BUCKET/DIR (default: runs/<config>)
   --stages=A,B           only these stages
   --init=CHECKPOINT      start from the trunk of a finished run or stage, or of converted weights
   --model=BACKBONE       another network, as resnet18 (--list shows them)
   --recipe=paper|official  formulas as printed, or as the authors' code has them
+  --cluster=none         one process, whatever SLURM, Open MPI or Cloud TPU say
   --image_size=PIXELS    --seed=INT    --dtype=float32|bfloat16    --loader.workers=INT
 
 Every field can be set by its dotted name, stages by theirs: --model.compression=0.25 --finetune.epochs=5
@@ -36,6 +38,10 @@ Freezing, learning rates by part, and what is taken over go by parameter paths: 
 --finetune.rates=head:10,trunk/block1:0.1 --finetune.optimizer.decays=kernel$ --finetune.take=all
 Lists are one word, --model.convolutions=2,2,2,3,3; so is a recipe for the network's input, --model.inputs=imagenet
 (usual: that of the weights the run starts from, or the network's own).
+Trials of the last stage, all combinations, trained together: --sweep.seed=0..31 --sweep.objective.lambda_=0.1,1,10
+--sweep.examples.trial=0..7
+Processes that no launcher started find each other by --cluster.coordinator=HOST:PORT --cluster.processes=N
+--cluster.index=I; the same command again, in all of them, goes on where the run stopped.
 `--config=NAME --help` shows all of them with their values.
 """
 
@@ -56,7 +62,9 @@ def parse(argv: list[str]):
     experiment = _make(CONFIGS[words.config], data=words.data, recipe=words.recipe)
     only = _chosen(experiment.stages, words.stages)
     experiment, rest = _with_kinds(experiment, rest)
-    return _override(dataclasses.replace(experiment, only=only), rest)
+    sweep, rest = _sweep_words(rest)
+    experiment = _override(dataclasses.replace(experiment, only=only), rest)
+    return dataclasses.replace(experiment, sweep=tuple(_swept(experiment, *words) for words in sweep))
 
 
 def _first_words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -113,13 +121,14 @@ def _with_kinds(experiment, rest: list[str]):
     """Takes the words that choose a class or a row, as `--finetune.objective=DEX --model=resnet18`, out of the rest."""
     from agejax.models.network import BACKBONES
     from agejax.objectives import OBJECTIVES
+    from agejax.training.cluster import CLUSTERS
     from agejax.training.optim import OPTIMIZERS, SCHEDULES
     from data_pipelines.samplers import ORDERS, SELECTIONS
 
     kinds = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
     kinds |= {"examples": SELECTIONS, "order": ORDERS}
     tables = {f"{stage.name}.{field}": table for stage in experiment.stages for field, table in kinds.items()}
-    tables["model"] = BACKBONES
+    tables |= {"model": BACKBONES, "cluster": CLUSTERS}
     others, words = [], iter(rest)
     for word in words:
         name, given, kind = word.removeprefix("--").partition("=")
@@ -151,6 +160,47 @@ def _like(old: Any, kind: type) -> Any:
     return kind(**{f.name: getattr(old, f.name) for f in dataclasses.fields(old) if f.name in names})
 
 
+def _sweep_words(rest: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """(name, values) of every `--sweep.NAME=VALUES`, and the other words."""
+    found = [word.removeprefix(SWEEP).partition("=") for word in rest if word.startswith(SWEEP)]
+    return [(name, values) for name, _, values in found], [word for word in rest if not word.startswith(SWEEP)]
+
+
+def _swept(experiment, name: str, words: str) -> tuple[str, tuple]:
+    """The option of the last stage, or the seed, and its values in the option's own type."""
+    options = {"seed": experiment.seed} | _options(experiment.stages[-1])
+    if name not in options:
+        raise UserError(f"unknown option to sweep {name!r}; {_nearest(name, options)}")
+    kind = type(options[name])
+    try:
+        values = tuple(value for word in words.split(",") for value in _values(word, kind))
+    except (ValueError, KeyError):
+        raise UserError(f"--sweep.{name}={words}: give {kind.__name__}s, as 1,2,5, or whole numbers as 0..31") from None
+    if len(set(values)) < len(values):
+        raise UserError(f"--sweep.{name}={words} names a value twice")
+    return name, values
+
+
+def _values(word: str, kind: type) -> list:
+    """`0..31` → 0, 1, …, 31; anything else is one value. Raises ValueError."""
+    first, dots, last = word.partition("..")
+    if dots and kind is int:
+        return list(range(int(first), int(last) + 1))
+    return [{"True": True, "False": False}[word] if kind is bool else kind(word)]
+
+
+def _options(instance: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted name → value of all numbers, words and switches."""
+    found = {}
+    for field in dataclasses.fields(instance):
+        value, name = getattr(instance, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            found |= _options(value, f"{name}.")
+        elif isinstance(value, bool | int | float | str) and name not in ("name", "data", "train_split"):
+            found[name] = value
+    return found
+
+
 def _override(experiment, rest: list[str]):
     """tyro sets the fields; stages stand under their names."""
     import tyro
@@ -158,7 +208,7 @@ def _override(experiment, rest: list[str]):
     from experiments.forms import registry
 
     stages = {stage.name: _form(stage, hidden=("name",), extra={}) for stage in experiment.stages}
-    form = _form(experiment, hidden=("name", "stages", "data", "recipe", "only"), extra=stages)
+    form = _form(experiment, hidden=("name", "stages", "data", "recipe", "only", "sweep"), extra=stages)
     screen, style = io.StringIO(), (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
     try:
         with contextlib.redirect_stderr(screen):

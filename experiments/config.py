@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agejax.models.vgg import VGG
+from agejax.training.cluster import Cluster
 from agejax.training.stages import Stage
 from data_pipelines.align import Alignment
 from data_pipelines.errors import UserError
@@ -43,11 +44,14 @@ class Experiment:
     data_dir: Path = Path("data")
     """Folder of prepared data sets."""
     workdir: Path | None = None
-    """Folder of this run; runs/<name> if left out."""
-    loader: Loader = Loader()
+    """Folder of this run, or gs://BUCKET/…; runs/<name> if left out."""
+    loader: Loader = Loader(workers=-1)
+    cluster: Cluster = Cluster()
     feed: Literal["auto", "host", "device", "resident"] = "auto"
     """Where training images are augmented and kept: by the loader; on the device, streamed; on the device, all of them
     in its memory. auto: host on a CPU, resident elsewhere."""
+    sweep: tuple[tuple[str, tuple], ...] = ()
+    """(option of the last stage or seed, its values): all combinations are trained, those of one shape as one."""
 
     def __post_init__(self):
         if self.image_size < self.model.min_image_size:
@@ -64,4 +68,4 @@ class Experiment:
 
 
 # A run may be continued with other values of these: they do not change what is computed.
-FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "checkpoint_epochs", "only")
+FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "cluster", "checkpoint_epochs", "only")

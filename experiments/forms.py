@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from agejax.files import as_path
 from agejax.models.inputs import INPUTS, Inputs
 from agejax.training.optim import Rate
 from data_pipelines.errors import UserError
@@ -62,6 +64,7 @@ def write_inputs(inputs: Inputs | None) -> str:
 
 
 FORMS = {
+    Path | None: Form("DIR", lambda word: None if word == "None" else as_path(word), str),
     tuple[int, ...]: _numbers(int),
     tuple[float, ...]: _numbers(float),
     tuple[Rate, ...]: Form("PATTERN:FACTOR,…", _read_rates, _write_rates),

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from agejax import metrics
 from agejax.training import checkpoint
 from agejax.training.checkpoint import Description
+from agejax.training.cluster import say
 from agejax.training.stages import Stage, check_start
 from data_pipelines import builders
 from data_pipelines.errors import UserError
@@ -76,12 +77,12 @@ FROM_DATA = {"num_identities": count_identities}  # (data set, experiment, examp
 FROM_BEFORE = {"mae": validation_mae}  # (stage, before) → value
 
 
-def take_over(stage: Stage, description: Description, before: Before | None) -> Description:
+def take_over(stage: Stage, description: Description, before: Before | None, tell: bool = True) -> Description:
     """The description with what its objective wants of the stage before; told."""
     objective = settled(description.objective, FROM_BEFORE, stage, before)
-    for name in objective.wants:
+    for name in objective.wants if tell else ():
         if (value := getattr(objective, name)) != getattr(description.objective, name):
-            print(f"{stage.name}: {name} = {value:.6g}, of {before.origin} on its validation split", flush=True)
+            say(f"{stage.name}: {name} = {value:.6g}, of {before.origin} on its validation split")
     return dataclasses.replace(description, objective=objective)
 
 

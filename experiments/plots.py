@@ -167,6 +167,22 @@ def history(lines: list[dict], key: str, label: str) -> Figure:
     return _with_legend(figure, axes, "best") if len(axes.lines) > 1 else figure
 
 
+def trials(name: str, values: list, mae: list[float], target: str) -> Figure:
+    """Test MAE of every trial against its value of the option `name`; a dash is the mean of those that share one."""
+    figure, axes = _axes(WIDE, name, f"mean absolute error ({UNITS[target]})")
+    order = list(dict.fromkeys(sorted(values, key=lambda value: (isinstance(value, str), value))))
+    places = [order.index(value) for value in values]
+    axes.plot(places, mae, "o", color=BLUE, alpha=0.5, markersize=4.0, markeredgewidth=0.0)
+    for place, value in enumerate(order):
+        shared = [error for one, error in zip(values, mae) if one == value]
+        if len(shared) > 1:
+            axes.hlines(np.mean(shared), place - 0.3, place + 0.3, color=INK, linewidth=1.2)
+    shown = order if len(order) <= 12 else order[:: math.ceil(len(order) / 12)]
+    axes.set_xticks([order.index(value) for value in shown], [str(value) for value in shown], parse_math=False)
+    axes.margins(x=0.08, y=0.12)
+    return figure
+
+
 def inline_svg(figure: Figure, prefix: str, label: str) -> str:
     """SVG to stand inside an HTML page: no addresses, ids that begin with `prefix`, CSS variables."""
     buffer = io.StringIO()

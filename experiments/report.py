@@ -12,6 +12,7 @@ from string import Template
 
 import numpy as np
 
+from agejax.files import as_path
 from agejax.metrics import DECIMALS, UNITS
 from data_pipelines.errors import UserError
 from experiments import plots
@@ -32,7 +33,7 @@ def write_report(workdir: Path, source=None) -> Path:
     predictions.csv. Only then the page holds pictures, those of the best and the worst examples: with
     photographs of people it must stay where the photographs are.
     """
-    workdir = Path(workdir)
+    workdir = as_path(workdir)
     results = read_json(workdir / "results.json")
     if not results:
         raise UserError(f"{workdir}/results.json is missing or empty; run the experiment to its end first")

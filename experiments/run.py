@@ -12,9 +12,11 @@ def main(argv: list[str]) -> int:
         experiment = parse(argv)
         if experiment is None:
             return 0
-        from experiments.build import run  # jax is imported from here on
+        from agejax.training.cluster import joined
+        from experiments.build import run
 
-        return run(experiment, argv)
+        with joined(experiment.cluster):  # nothing may be computed before
+            return run(experiment, argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """The files of a run, read back."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -19,8 +20,7 @@ def read_predictions(path: Path, target: str) -> dict:
     columns = {"label": target} | {column: column for column in COLUMNS}
     if not path.exists():
         return {"id": [], **{name: np.zeros(0) for name in columns}}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     try:
         arrays = {name: np.array([float(row[head] or "nan") for row in rows]) for name, head in columns.items()}
         return {"id": [row["id"] for row in rows], **arrays}

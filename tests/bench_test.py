@@ -1,6 +1,7 @@
 """Who is measured against whom, and that all of them do the same work; how fast they are is not tested."""
 
 import contextlib
+import datetime
 import itertools
 import json
 import types
@@ -11,7 +12,7 @@ import pytest
 
 from agejax import bench
 from agejax.__main__ import main
-from agejax.bench import detect, loader, rounds
+from agejax.bench import detect, loader, record, rounds
 from agejax.bench.rounds import OURS, Contestant, Row, Settings, compare, take_turns
 from data_pipelines import host
 from data_pipelines.align import ARCFACE_112
@@ -106,6 +107,19 @@ def test_rows_hold_medians_and_ratios_of_speeds():
     assert compare("m", "w", {OURS: [3.0]}) == [Row("m", "w", 3, "images/s", spread=(3, 3))]
 
 
+def test_a_contestant_is_told_when_its_clock_starts(clock):
+    told = []
+    contestant = clock.contestant("a", itertools.repeat(1), ahead=3, starts=lambda: told.append(len(clock.did)))
+    take_turns({"a": contestant}, seconds=rounds.ROUNDS * 2)
+    assert told == [3 + 6 * i for i in range(rounds.ROUNDS)]  # three ahead, two on the clock, a wait
+
+
+def test_single_figures_stand_beside_those_of_peers_that_have_one():
+    values = {OURS: 3.0, "one": 6.0, "two": None}
+    assert rounds.beside("m", "w", "ms", values) == [Row("m", "w", 3.0, "ms", "one", 6.0, 0.5)]
+    assert rounds.beside("m", "w", "ms", {OURS: 3.0, "two": None}) == [Row("m", "w", 3.0, "ms")]
+
+
 # the command
 
 
@@ -116,19 +130,64 @@ def test_the_command_prints_a_table_and_writes_rows(small, monkeypatch, tmp_path
     printed = capsys.readouterr().out
     assert "torch not installed: pip install 'agejax[bench]'" in printed
     assert "decode and align, 1 core" in printed and " cores, " in printed
-    rows = json.loads(file.read_text())
+    whole = json.loads(file.read_text())
+    rows = whole["rows"]
     assert [row["what"] for row in rows] == [case.what for case in loader.CASES]
     for row in rows:
         assert row["model"] == "loader, 224 px" and row["unit"] == "images/s" and row["value"] > 1
         assert (row["peer"], row["peer_value"], row["ratio"]) == ("", None, None)
         assert row["spread"][0] <= row["value"] <= row["spread"][1]
+    assert " cores, " in whole["machine"] and whole["device"] == {"platform": "cpu", "kind": "cpu", "count": 4}
+    assert "--xla_force_host_platform_device_count=4" in whole["flags"]["XLA_FLAGS"]
+    assert whole["flags"]["JAX_PLATFORMS"] == "cpu" and "jax_default_matmul_precision" in whole["flags"]
+    assert whole["versions"].keys() >= {"python", "jax", "flax", "numpy"}
+    assert datetime.datetime.fromisoformat(whole["date"]).tzinfo
+    assert whole["command"] and "torch not installed: pip install 'agejax[bench]'" in whole["remarks"]
+
+
+def test_what_was_measured_before_ctrl_c_is_kept(monkeypatch, tmp_path, capsys):
+    file = tmp_path / "bench.json"
+
+    def measure(settings):
+        yield Row("m", "first", 1.0, "images/s")
+        assert [row["what"] for row in json.loads(file.read_text())["rows"]] == ["first"]  # while the next one runs
+        yield Row("m", "second", 2.0, "images/s")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(bench.BENCHES, "floor", measure)
+    assert main(["bench", "--only=floor,loader", f"--json={file}"]) == 130
+    printed = capsys.readouterr()
+    assert "first" in printed.out and "second" in printed.out and "stopped" in printed.err
+    assert [row["what"] for row in json.loads(file.read_text())["rows"]] == ["first", "second"]
+
+
+def test_the_help_names_all_that_is_offered(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    printed = "".join(capsys.readouterr().out.split())
+    assert f"of:{','.join(bench.BENCHES)}(default:all)" in printed
+    assert f"of:{','.join(rounds.WAYS)}" in printed
+    assert f"default:{','.join(rounds.MODELS)}" in printed
 
 
 def test_peers_stand_in_the_table_with_their_ratio(capsys):
-    bench.show([Row("m", "w", 1234.5, "images/s", "p", 56.78, 21.74, (1200.0, 1300.0))])
+    about = {"device": {"kind": "NVIDIA H100 80GB HBM3"}, "machine": "16 cores, AMD EPYC, 128 GB", "versions": {}}
+    speed = ("efficientnet_v2_m, bfloat16", "inference, batch best")
+    rows = [
+        Row(*speed, 1234.5, "images/s", "torch compile", 56.78, 21.74, (1200.0, 1300.0)),
+        Row(*speed, 1234.5, "images/s", "torch eager", 5.678, 217.4, (1200.0, 1300.0)),
+        Row(*speed, 2.5, "ms", "torch compile", 5.0, 0.5),
+        Row(*speed, 0.614, "of byte floor"),
+        Row(speed[0], "other", 7.0, "GB"),
+    ]
+    record.show(rows, about)
     printed = capsys.readouterr().out
-    for text in ("m", "w", "1,234", "1,200–1,300", "images/s", "p", "56.8", "21.74"):
-        assert f" {text} " in printed
+    for text in ("NVIDIA H100 80GB HBM3", "1,234 images/s", "1,200–1,300", "2.5 ms", "61 % of byte floor", "7 GB"):
+        assert text in printed, text
+    for text in ("torch compile 56.8, ×21.74", "torch eager 5.68, ×217.40"):
+        assert f" {text} " in printed, text
+    assert printed.count("efficientnet_v2_m") == 2  # an entry each, not a line for every figure
+    assert max(map(len, printed.splitlines())) <= 120
 
 
 def test_a_prepared_set_is_read_and_not_drawn(small, drawn_data, monkeypatch):
@@ -167,8 +226,14 @@ def test_every_contestant_does_the_work_of_the_case(small, monkeypatch, tmp_path
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--only=loader,train"], "no bench 'train': there are loader, detect"),
+        (["--only=loader,trian"], "no bench 'trian': there are floor, step, inference, train, trials, loader, detect"),
         (["--seconds=0"], "seconds must be above 0, got 0"),
+        (["--models=thin,thick"], "no model 'thick': there are thin, tiny"),
+        (["--dtypes=float16"], "no dtype 'float16': there are float32, bfloat16"),
+        (["--peers=jit"], "no way of torch 'jit': there are eager, compile, max-autotune"),
+        (["--inference=1,0"], "inference takes batch sizes and best, got '0'"),
+        (["--batch=-1"], "batch must be above 0, got -1"),
+        (["--models=thin", "--size=31"], "size must be 32 or more for these models, got 31"),
         (["--only=loader", "--data=aaf", "--data_dir=nowhere"], "aaf is not prepared in nowhere: run"),
     ],
 )

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines import loaders, parcels, schema
+from data_pipelines import align, host, loaders, parcels, schema
 from data_pipelines.align import ARCFACE_112, Alignment
 from data_pipelines.loaders import Loader
-from data_pipelines.plans import NO_AUGMENTATION, Augmentation
+from data_pipelines.plans import NO_AUGMENTATION, Augmentation, Plan, canvas_size, plain_plan
 from data_pipelines.samplers import ClassBalanced, Subset
 
 ROWS = 22
@@ -65,13 +65,37 @@ def evaluate(source=None, batch_size=8, **options):
         return list(batches)
 
 
+def canvases(source=None, steps=8, seed=3, **options):
+    """The first `steps` batches of canvases and plans."""
+    options = {"batch_size": 8, "augmentation": Augmentation()} | options
+    source = Drawn() if source is None else source
+    with loaders.canvas_batches(source, image_size=SIZE, seed=seed, alignment=Alignment(), **options) as batches:
+        return list(itertools.islice(batches, steps))
+
+
+def plans_only(source=None, steps=8, seed=3, **options):
+    """The first `steps` batches of rows and plans."""
+    options = {"batch_size": 8, "augmentation": Augmentation()} | options
+    source = Drawn() if source is None else source
+    with loaders.plan_batches(source, image_size=SIZE, seed=seed, **options) as batches:
+        return list(itertools.islice(batches, steps))
+
+
+def flat(batch):
+    """The plan's fields beside the other columns."""
+    plan = batch["plan"]._asdict() if "plan" in batch else {}
+    return {key: value for key, value in batch.items() if key != "plan"} | plan
+
+
 def digests(batches):
-    return [hashlib.md5(b"".join(batch[key].tobytes() for key in sorted(batch))).hexdigest() for batch in batches]
+    rows = map(flat, batches)
+    return [hashlib.md5(b"".join(row[key].tobytes() for key in sorted(row))).hexdigest() for row in rows]
 
 
 def joined(parts):
     """The batches of several processes, put together again."""
-    return [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts)]
+    steps = zip(*(map(flat, part) for part in parts))
+    return [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in steps]
 
 
 def test_batches_are_as_the_schema_says():
@@ -228,7 +252,16 @@ def test_no_examples_is_an_error_for_training_and_nothing_for_evaluation():
     assert evaluate(Drawn(rows=0)) == []
 
 
-@pytest.mark.parametrize("fields", [{"workers": -1}, {"threads": 0}, {"buffer": 0}])
+def test_workers_left_open_are_what_the_machine_can_spare(monkeypatch):
+    monkeypatch.setattr(loaders, "cores", lambda: 16)
+    assert Loader(workers=-1).settled(accelerated=True).workers == 14
+    assert Loader(workers=-1).settled(accelerated=False).workers == 0
+    assert Loader(workers=3).settled(accelerated=True).workers == Loader(workers=3).settled(False).workers == 3
+    monkeypatch.setattr(loaders, "cores", lambda: 1)
+    assert Loader(workers=-1).settled(accelerated=True).workers == 0
+
+
+@pytest.mark.parametrize("fields", [{"workers": -2}, {"threads": 0}, {"buffer": 0}])
 def test_loader_fields_out_of_range_are_an_error(fields):
     with pytest.raises(ValueError, match="loader"):
         Loader(**fields)
@@ -245,3 +278,98 @@ def test_workers_leave_no_shared_memory_and_batches_outlive_them():
         with pytest.raises(FileNotFoundError):
             attach(segment.name)
     assert all(batch["image"].flags.owndata and batch["image"].any() for batch in batches)
+
+
+# canvases and plans, to be augmented on a device
+
+
+def test_batches_for_the_device_are_as_they_say():
+    side = canvas_size(SIZE, Augmentation())
+    canvas, plan = flat(canvases(steps=1)[0]), flat(plans_only(steps=1)[0])
+    columns = {
+        "canvas": ("uint8", (8, side, side, 3)),
+        "label": ("float32", (8,)),
+        "sigma": ("float32", (8,)),
+        "identity": ("int32", (8,)),
+        "mask": ("float32", (8,)),
+        "index": ("int64", (8,)),
+    }
+    of_plan = {
+        "matrix": ("float32", (8, 2, 3)),
+        "gray": ("bool", (8,)),
+        "degrade": ("int32", (8,)),
+        "colour": ("float32", (8, 3)),
+        "order": ("int32", (8,)),
+    }
+    for batch, want in (
+        (canvas, columns | of_plan),
+        (plan, {"row": ("int32", (8,)), "mask": columns["mask"]} | of_plan),
+    ):
+        assert {key: (value.dtype.name, value.shape) for key, value in batch.items()} == want
+    assert plan["mask"].all()
+
+
+def test_rows_and_plans_are_the_same_in_all_three():
+    augmentation = Augmentation(zoom=0.1, shift=0.1)
+    options = {"steps": 4, "start_step": 2, "augmentation": augmentation, "order": ClassBalanced()}
+    errors = {"its own": [], "another's": []}
+    for crops, drawn, plans in zip(train(**options), canvases(**options), plans_only(**options)):
+        assert crops["index"].tolist() == drawn["index"].tolist() == plans["row"].tolist()
+        for name in ("label", "sigma", "identity", "mask"):
+            np.testing.assert_array_equal(crops[name], drawn[name])
+        for name, values in drawn["plan"]._asdict().items():
+            np.testing.assert_array_equal(values, getattr(plans["plan"], name))
+        for found, shift in ((errors["its own"], 0), (errors["another's"], 1)):
+            plan_of = zip(*(np.roll(values, shift, axis=0) for values in drawn["plan"]))
+            for canvas, plan, image in zip(drawn["canvas"], plan_of, crops["image"]):
+                found.append(np.abs(host.execute(canvas, Plan(*plan), SIZE) - image.astype(float)).mean())
+    assert np.mean(errors["its own"]) < 2  # interpolated twice, where the loader does it once
+    assert np.mean(errors["another's"]) > 10
+
+
+def test_a_canvas_is_the_plain_crop_with_a_margin():
+    plain = np.concatenate([batch["image"] for batch in evaluate()])
+    record = Drawn()[1]
+    matrix = align.crop_matrix(record["landmarks"], 60, 56, SIZE, Alignment())
+    np.testing.assert_array_equal(plain[1], host.execute(record["image"], plain_plan(matrix, SIZE), SIZE))
+    margin = (canvas_size(SIZE, Augmentation()) - SIZE) // 2
+    assert margin == 3
+    for batch in canvases(steps=3):
+        inner = batch["canvas"][:, margin:-margin, margin:-margin].astype(int)
+        assert np.abs(inner - plain[batch["index"]]).max() <= 1  # OpenCV rounds another way beside another edge
+        assert batch["canvas"][:, :margin].any()
+
+
+@pytest.mark.parametrize("load", [canvases, plans_only])
+def test_batches_for_the_device_go_on_after_a_restart_and_in_processes(load):
+    whole = digests(load(steps=6))
+    assert len(set(whole)) == 6
+    assert digests(load(steps=3, start_step=3, loader=Loader(threads=4))) == whole[3:]
+    parts = [load(steps=4, start_step=2, process_index=i, process_count=2) for i in range(2)]
+    assert digests(joined(parts)) == whole[2:]
+
+
+@pytest.mark.parametrize("load", [canvases, pytest.param(plans_only, marks=pytest.mark.slow)])
+def test_workers_change_nothing_in_batches_for_the_device(load):
+    assert digests(load(steps=4, start_step=2, loader=Loader(workers=2, threads=1))) == digests(load(steps=6))[2:]
+
+
+def test_plans_need_no_picture():
+    class Closed(Drawn):
+        def __getitem__(self, row):
+            raise AssertionError("a record was read")
+
+        def column(self, name):
+            return Drawn.column(Drawn(), name)
+
+    assert digests(plans_only(Closed(), order=ClassBalanced())) == digests(plans_only(order=ClassBalanced()))
+
+
+def test_a_broken_canvas_is_named_and_no_examples_are_an_error():
+    with pytest.raises(ValueError, match=r"^disc-9: the image cannot be decoded"):
+        canvases(Drawn(broken=9))
+    for load in (canvases, plans_only):
+        with pytest.raises(ValueError, match="no examples"):
+            load(Drawn(rows=0))
+    with pytest.raises(ValueError, match="target 'beauty' is not one of"):
+        canvases(target="beauty")

@@ -27,7 +27,7 @@ def load(examples, images):
 
 
 def send(sender, *values):
-    return sender.pack(load, SIZE, list(values))
+    return sender.pack(load, "image", SIZE, list(values))
 
 
 def test_a_batch_arrives_as_it_was_sent(sender, receiver):
@@ -65,7 +65,7 @@ def test_a_batch_that_fails_leaves_its_memory_free(sender, receiver):
 
     for _ in range(3):
         with pytest.raises(ValueError, match=r"^7: broken$"):
-            sender.pack(broken, SIZE, [7])
+            sender.pack(broken, "image", SIZE, [7])
     assert len(sender.segments) == 1
     assert (receiver.unpack(send(sender, 5))["image"] == 5).all()
 

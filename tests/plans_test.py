@@ -3,7 +3,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_pipelines.plans import IDENTITY, NO_AUGMENTATION, ORDERS, Augmentation, placed, plain_plan, sample_plan
+from data_pipelines.plans import (
+    IDENTITY,
+    NO_AUGMENTATION,
+    ORDERS,
+    Augmentation,
+    canvas_size,
+    on_canvas,
+    placed,
+    plain_plan,
+    sample_plan,
+    stack,
+)
 
 SIZE = 64
 CROP = np.array([(0.9, -0.1, 5.0), (0.1, 0.9, -7.0)])  # source → crop
@@ -139,3 +150,61 @@ def test_a_field_out_of_range_is_named(fields):
     with pytest.raises(ValueError, match=f"^augmentation: {name} is .*allowed") as caught:
         Augmentation(**fields)
     assert "\n" not in str(caught.value)
+
+
+# canvases
+
+
+def test_stacked_plans_are_the_plans():
+    plans = [sample(seed, Augmentation()) for seed in range(5)]
+    stacked = stack(plans)
+    for name, values in stacked._asdict().items():
+        assert (values.dtype, values.shape) == (DTYPES[name], (5, *SHAPES[name]))
+        for value, plan in zip(values, plans):
+            np.testing.assert_array_equal(value, getattr(plan, name))
+
+
+def test_a_crop_with_a_margin_is_where_the_canvas_says():
+    plans = stack([sample(seed, Augmentation(), crop=IDENTITY) for seed in range(3)])
+    moved = on_canvas(plans, SIZE, SIZE + 10)
+    np.testing.assert_array_equal(moved.matrix - plans.matrix, np.broadcast_to([(0, 0, 5), (0, 0, 5)], (3, 2, 3)))
+    np.testing.assert_array_equal(moved.degrade, plans.degrade)
+
+
+def test_canvas_sizes():
+    sizes = {rotation: canvas_size(224, only(rotation=rotation)) for rotation in (0.0, 15.0, 45.0, 180.0)}
+    assert sizes == {0.0: 224, 15.0: 276, 45.0: 318, 180.0: 318}  # 1 + 223 · √2 = 316.4
+    assert canvas_size(64, only(flip=1.0, gray=0.5, degrade=0.5)) == 64
+    assert canvas_size(64, only(shift=0.125)) == 80 and canvas_size(65, only(zoom=0.5)) == 129
+
+
+class Extreme:
+    """Uniform numbers, two fifths of them moved to the nearer end."""
+
+    rng = np.random.default_rng(0)
+
+    def random(self, count):
+        numbers = self.rng.random(count)
+        return np.where(self.rng.random(count) < 0.4, np.round(numbers), numbers)
+
+
+@pytest.mark.parametrize("size", [33, 64])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rotation": 15.0},
+        {"rotation": 180.0},
+        {"zoom": 0.4},
+        {"shift": 0.2},
+        {"rotation": 20.0, "zoom": 0.3, "shift": 0.1, "flip": 0.5},
+    ],
+)
+def test_no_plan_leaves_its_canvas_and_a_smaller_one_would_not_do(fields, size):
+    augmentation = only(**fields)
+    canvas = canvas_size(size, augmentation)
+    assert (canvas - size) % 2 == 0
+    plans = stack([sample_plan(Extreme(), IDENTITY, size, augmentation) for _ in range(2000)])
+    corners = np.array([(x, y, 1) for x in (0, size - 1) for y in (0, size - 1)])
+    places = on_canvas(plans, size, canvas).matrix.astype(float) @ corners.T
+    assert places.min() > -1e-3 and places.max() < canvas - 1 + 1e-3
+    assert places.min() < 1 + 1e-3 and places.max() > canvas - 2 - 1e-3

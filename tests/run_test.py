@@ -30,9 +30,9 @@ from agejax.training.optim import OPTIMIZERS, SCHEDULES, Rate
 from agejax.training.sharding import make_mesh
 from data_pipelines import builders
 from data_pipelines.samplers import ORDERS, SELECTIONS, ClassBalanced, Imposed, NShot
-from experiments.build import fed
 from experiments.check import check_claim, chosen, describe
 from experiments.command_line import parse
+from experiments.feeding import fed
 from experiments.run import main
 
 KINDS = {

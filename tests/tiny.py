@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,12 +25,12 @@ def words(data_dir: Path, workdir: Path, *more: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def started(words: list[str], log: Path):
-    """A run on one device as a process, in a group of its own with its workers; what is left of them ends with this."""
+def started(words: list[str], log: Path, devices: int = 1):
+    """A run as a process, in a group of its own with its workers; what is left of them ends with this."""
     with log.open("a") as file:
         process = subprocess.Popen(
             [sys.executable, ROOT / "experiments/run.py", *words], stdout=file, stderr=file, start_new_session=True,
-            env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+            env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
         )  # fmt: skip
     try:
         yield process
@@ -37,6 +38,24 @@ def started(words: list[str], log: Path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextlib.contextmanager
+def started_twice(words: list[str], log: Path):
+    """One run as two processes of two devices each; the second one's log has .1 at its end."""
+    cluster = [f"--cluster.coordinator=localhost:{free_port()}", "--cluster.processes=2"]
+    logs = (log, log.with_suffix(".1"))
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(started([*words, *cluster, f"--cluster.index={i}"], file, devices=2))
+            for i, file in enumerate(logs)
+        ]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
 def last_step(stage_dir: Path) -> int:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from drawn import Squares
-from jax.sharding import AxisType
+from small import mesh_of
 
 from agejax.labels import LabelGrid
 from agejax.models.vgg import VGG
@@ -35,11 +35,6 @@ STAGE = stages.Stage("finetune", JointLabelDistribution(), epochs=3.2, batch_siz
 
 def describe(objective=STAGE.objective):
     return checkpoint.Description(BACKBONE, objective, 32, "float32", Alignment(), "squares", 50.0)
-
-
-def mesh_of(count):
-    axes = (AxisType.Auto,) * 2
-    return jax.make_mesh((1, count), ("trial", "data"), axis_types=axes, devices=jax.devices()[:count])
 
 
 @functools.cache

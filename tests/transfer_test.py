@@ -8,17 +8,15 @@ import json
 import re
 import types
 from pathlib import Path
-from typing import ClassVar
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 import tiny
 from drawn import Squares
+from small import Small
 
 from agejax.models.inputs import FACES, HALF, IMAGENET, Inputs
-from agejax.models.layers import ConvNorm, dropped, mean_pool
 from agejax.models.resnet import ResNet
 from agejax.models.vgg import VGG
 from agejax.objectives import CORAL, OBJECTIVES, AMSoftmax, Identity, JointLabelDistribution, LabelDistribution
@@ -39,34 +37,6 @@ from experiments.check import describe, doubts
 from experiments.command_line import parse
 from experiments.handover import Before, take_over, with_inputs
 from experiments.run import main
-
-
-@dataclasses.dataclass(frozen=True)
-class Small:
-    """A family of one convolution; cheap to compile."""
-
-    channels: int = 4
-    norm: bool = True
-    dropout: float = 0.5
-    inputs: Inputs | None = None
-    usual_inputs: ClassVar[Inputs] = FACES
-    min_image_size: ClassVar[int] = 1
-
-    def trunk(self, compute):
-        return SmallTrunk(self, compute)
-
-
-class SmallTrunk(nn.Module):
-    options: Small
-    compute: object
-
-    @nn.compact
-    def __call__(self, image_BxHxWx3, train):
-        block = ConvNorm(self.options.channels, self.compute, stride=4, norm=self.options.norm, name="block1")
-        x = block(image_BxHxWx3, train)
-        active = train and self.compute.trains(self, "block1", "conv", "kernel")
-        return dropped(self, mean_pool(x), self.options.dropout, active), x
-
 
 YEARS, FOUR = JointLabelDistribution(), Identity(4)
 

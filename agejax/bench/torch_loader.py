@@ -39,8 +39,10 @@ def write_files(examples, folder: Path) -> Files:
 
 
 @contextlib.contextmanager
-def batches(dataset: type, files: Files, size: int, batch_size: int, augmentation, workers: int) -> Iterator[Iterator]:
-    """Endless batches, shuffled anew in every epoch, without a pause between epochs."""
+def batches(
+    dataset: type, files: Files, size: int, batch_size: int, augmentation, workers: int, pin: bool = False
+) -> Iterator[Iterator]:
+    """Endless batches, shuffled anew in every epoch, without a pause between epochs; `pin` for a GPU."""
     _one_thread()
     photographs = dataset(files, size, augmentation)
     loader = DataLoader(
@@ -51,6 +53,7 @@ def batches(dataset: type, files: Files, size: int, batch_size: int, augmentatio
         worker_init_fn=_one_thread if workers else None,
         multiprocessing_context="spawn" if workers else None,  # to fork a process that has threads may hang
         persistent_workers=workers > 0,
+        pin_memory=pin,
     )
     yield iter(loader)
 

@@ -26,6 +26,8 @@ class Compute:
     dtype: jnp.dtype = jnp.float32
     trainable: str = ""
     """Regular expression over parameter paths, as `trunk/block1_1/conv/kernel`; empty: all."""
+    folded: bool = False
+    """The norms are in the convolutions' kernels and biases: folding.py."""
 
     def trains(self, module: nn.Module, *names: str) -> bool:
         """Whether the parameter of that name, below the module, is trained. A part that is not is frozen: its
@@ -55,11 +57,12 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x_BxHxWxC: jax.Array, train: bool) -> jax.Array:
         padding = self.kernel // 2 if self.padding is None else self.padding
+        folded = self.norm and self.compute.folded
         x = nn.Conv(
             self.channels, (self.kernel, self.kernel), self.stride, padding, feature_group_count=self.groups,
-            use_bias=self.bias, kernel_init=he_fan_out, dtype=self.compute.dtype, name="conv",
+            use_bias=self.bias or folded, kernel_init=he_fan_out, dtype=self.compute.dtype, name="conv",
         )(x_BxHxWxC)  # fmt: skip
-        if self.norm:
+        if self.norm and not folded:
             stored = not train or not self.compute.trains(self, "norm", "scale")
             norm = nn.BatchNorm(stored, momentum=0.9, epsilon=self.epsilon, dtype=self.compute.dtype, name="norm")
             x = norm(x)

@@ -9,6 +9,9 @@ A backbone is a frozen dataclass of a family's options, and gives
 A new family is one file, and a new network one row of BACKBONES.
 """
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -63,10 +66,15 @@ def make_network(backbone, head: nn.Module, dtype: str = "float32", trainable: s
 
 def init_variables(key: jax.Array, network: Network, image_size: int) -> dict:
     """Fresh {"params", "batch_stats"}."""
-    # it runs once: optimising the random number generator for every kernel's shape would take most of the start-up
-    quickly = {"xla_backend_optimization_level": 0}
     image = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
-    return {"batch_stats": {}} | jax.jit(network.init, compiler_options=quickly)(key, image)
+    return {"batch_stats": {}} | _compiled_init(network)(key, image)
+
+
+@lru_cache(maxsize=8)
+def _compiled_init(network: Network) -> Callable:
+    # it runs once, or once a trial: optimising the random number generator for every kernel's shape would take most of
+    # the start-up
+    return jax.jit(network.init, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def variable_shapes(network: Network, image_size: int) -> dict:

@@ -43,7 +43,7 @@ class Expectation(OnGrid):
 
     def scores(self, logits_BxK) -> jax.Array:
         """(B, K) numbers whose softmax is the distribution: what every loss is given in place of the outputs."""
-        return LINKS[self.link](at_least_float32(logits_BxK))
+        return self.grid.scored(LINKS[self.link](at_least_float32(logits_BxK)))
 
     def rows(self, logits_BxK, batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Scores, labels, bool mask, with padding replaced."""

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from agejax import specs
-from agejax.files import write_whole
+from agejax.files import as_path, modified, write_whole
 from agejax.models.network import Network, make_network, variable_shapes
 from agejax.parameters import Tree
 from agejax.training.sharding import make_mesh, replicated
@@ -50,14 +50,24 @@ class Description:
         return make_network(self.backbone, self.objective.head, self.dtype, trainable)
 
 
+class Manager(ocp.CheckpointManager):
+    """The loop settles when to stop, at one dispatch in all processes: orbax's own question would disturb that."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class StageCheckpoints:
-    """The two checkpoint folders of a stage; saves run in the background, `close` waits for them."""
+    """The two checkpoint folders of a stage; saves run in the background, `close` waits for them.
+
+    Of several processes each calls every method, and all need to see the same folder.
+    """
 
     def __init__(self, stage_dir: Path):
         keep_one = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
         folder = stage_dir.absolute() / "checkpoints"
-        self.latest = ocp.CheckpointManager(folder / "latest", options=keep_one)
-        self.best = ocp.CheckpointManager(folder / "best", options=keep_one)
+        self.latest = Manager(folder / "latest", options=keep_one)
+        self.best = Manager(folder / "best", options=keep_one)
 
     def __enter__(self):
         return self
@@ -113,7 +123,7 @@ def find_stage(checkpoint: Path) -> Path:
         raise UserError(f"checkpoint {checkpoint} does not exist: give the workdir of a run, or a stage in it")
     if (checkpoint / CARD).exists():
         return checkpoint
-    cards = sorted(checkpoint.glob(f"*/{CARD}"), key=lambda path: path.stat().st_mtime_ns)
+    cards = sorted(checkpoint.glob(f"*/{CARD}"), key=modified)
     if not cards:
         raise UserError(f"checkpoint {checkpoint} holds no finished stage: let its run end, or give another folder")
     return cards[-1].parent
@@ -127,7 +137,7 @@ def read_description(stage_dir: Path) -> Description:
 
 def load_trained(checkpoint: Path, mesh: Mesh | None = None) -> tuple[Description, dict]:
     """(description, {"params", "batch_stats"}) of a finished stage, on every device of the mesh."""
-    stage_dir = find_stage(Path(checkpoint)).absolute()
+    stage_dir = find_stage(as_path(checkpoint)).absolute()
     description, selected = read_description(stage_dir), read_card(stage_dir)["selected"]
     return description, load_variables(stage_dir, description, selected, mesh or make_mesh())
 

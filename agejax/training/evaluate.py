@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ from jax.sharding import Mesh
 
 from agejax import metrics
 from agejax.files import write_whole
+from agejax.models.folding import fold_variables, without_norms
 from agejax.training.checkpoint import Description
-from agejax.training.sharding import to_devices
+from agejax.training.sharding import part_of_rows, to_devices
 from agejax.training.step import make_predict_step
 from data_pipelines.errors import UserError
 from data_pipelines.loaders import Loader, eval_batches
@@ -40,24 +42,59 @@ def predict_split(
 
 
 def predictor(
-    description: Description, examples, mesh: Mesh, *, batch_size: int = 256, loader: Loader = Loader()
+    description: Description,
+    examples,
+    mesh: Mesh,
+    *,
+    batch_size: int = 256,
+    loader: Loader = Loader(),
+    keep: bool = False,
 ) -> Callable[[dict], Predictions]:
-    """variables → Predictions on one split; compiled once, for validation epoch after epoch."""
-    predict_step = make_predict_step(description.network(), description.objective, mesh)
-    batch_size = math.ceil(min(batch_size, len(examples)) / mesh.size) * mesh.size
+    """variables → Predictions on one split; compiled once, for validation epoch after epoch.
+
+    Batch norms are folded once a call. keep=True holds the decoded batches, uint8, in device memory after the first
+    call, and later ones read nothing: image_size² · 3 bytes an example, split over the devices.
+    """
+    network = description.network()
+    fold = jax.jit(partial(fold_variables, network))
+    predict_step = make_predict_step(without_norms(network), description.objective, mesh)
+    devices = mesh.shape["data"]
+    batch_size = math.ceil(min(batch_size, len(examples)) / devices) * devices
+    part, parts = part_of_rows(mesh)
     # threads, not processes: a validation split is read in less time than processes take to start, epoch after epoch
     loader = dataclasses.replace(loader, workers=0, threads=max(loader.threads, loader.workers))
+    kept = []
+
+    def read():
+        if kept:
+            yield from kept
+            return
+        passed = []
+        with eval_batches(
+            examples, batch_size=batch_size, image_size=description.image_size, alignment=description.alignment,
+            target=description.objective.target, loader=loader, process_index=part, process_count=parts,
+        ) as batches:  # fmt: skip
+            for batch in batches:
+                batch = to_devices(batch, mesh)
+                passed += [batch] if keep else []
+                yield batch
+        kept.extend(passed)  # only whole passes are
 
     def predict(variables):
-        batches = eval_batches(
-            examples, batch_size=batch_size, image_size=description.image_size, alignment=description.alignment,
-            target=description.objective.target, loader=loader,
-            process_index=jax.process_index(), process_count=jax.process_count(),
-        )  # fmt: skip
-        with batches:
-            return collect(jax.device_get(predict_step(variables, to_devices(batch, mesh))) for batch in batches)
+        folded = fold(variables)
+        return collect(_fetched(predict_step(folded, batch) for batch in read()))
 
     return predict
+
+
+def _fetched(results: Iterable[dict[str, jax.Array]]) -> Iterator[dict[str, np.ndarray]]:
+    """Each is fetched when the next one is under way."""
+    waiting = None
+    for result in results:
+        if waiting:
+            yield jax.device_get(waiting)
+        waiting = result
+    yield jax.device_get(waiting)
 
 
 def collect(batches: Iterable[dict[str, np.ndarray]]) -> Predictions:

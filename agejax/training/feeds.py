@@ -8,7 +8,6 @@ Rows and plans are the same for one seed and position in all three. device and r
 once, from the photograph, where they warp the canvas, so its pixels are a little sharper.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from agejax import augment
 from agejax.parameters import Tree
+from agejax.training import resident
 from agejax.training.sharding import part_of_rows
 from data_pipelines import loaders
 from data_pipelines.align import Alignment
 from data_pipelines.loaders import Loader
-from data_pipelines.plans import Augmentation
+from data_pipelines.plans import Augmentation, canvas_size
 from data_pipelines.samplers import ClassBalanced, Shuffle, Source
 
 STEPS_AT_ONCE = 512  # of resident data, at most: a few seconds, after which a signal is heard
@@ -72,12 +73,10 @@ def open_feed(name: str, examples: Examples, mesh: Mesh, report: Callable[[str],
     if name == "auto":
         name = "host" if _platform(mesh) == "cpu" else "resident"
     if name == "resident":
-        from agejax.training import resident  # TEMP
-
         needed = resident.needed_bytes(len(examples.source), examples.image_size, examples.augmentation, mesh)
         free = resident.free_bytes(mesh)
         if needed > free:
-            report(f"{needed / 1e9:.1f} GB of pictures and {free / 1e9:.1f} GB free on each device: they are streamed")
+            report(f"{needed / 1e9:.3g} GB of pictures, {free / 1e9:.3g} GB free on each device: they are streamed")
             name = "device"
     return FEEDS[name](examples, mesh, report)
 
@@ -90,8 +89,6 @@ def host(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> Feed:
 
 def device(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> Feed:
     """Canvases from the loader, augmented on the device."""
-    from data_pipelines.plans import canvas_size  # TEMP
-
     make = partial(loaders.canvas_batches, alignment=examples.alignment, loader=examples.loader)
     side = canvas_size(examples.image_size, examples.augmentation)
 
@@ -103,11 +100,9 @@ def device(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> Fee
 
 def in_memory(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> Feed:
     """Canvases from device memory, augmented there."""
-    from agejax.training import resident  # TEMP
-
     store = resident.load(
         examples.source, examples.image_size, examples.augmentation, examples.alignment, examples.target, mesh,
-        threads=max(examples.loader.threads, os.cpu_count() or 1), report=report,
+        threads=loaders.cores(), report=report,
     )  # fmt: skip
     dispatch = 1 if _platform(mesh) == "cpu" else STEPS_AT_ONCE
     ahead = Loader(workers=0, buffer=2 * dispatch)  # plans of the next dispatch are drawn while this one runs
@@ -121,8 +116,6 @@ def in_memory(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> 
 
 def augmented(batch: dict, examples: Examples) -> dict:
     """Canvas and plan become the image; inside jit."""
-    from agejax import augment  # TEMP
-
     image = augment.execute(batch["canvas"], batch["plan"], examples.image_size, examples.augmentation)
     return {name: value for name, value in batch.items() if name not in ("canvas", "plan", "row")} | {"image": image}
 

@@ -3,16 +3,15 @@
 import dataclasses
 import itertools
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 
 from agejax.training.checkpoint import StageCheckpoints
+from agejax.training.cluster import say, stop_signals
 from agejax.training.progress import Progress
 from agejax.training.state import TrainState
 from agejax.training.step import TrainSteps
@@ -70,8 +69,8 @@ def train(
     tally = {"seconds": 0.0, "best": None, "validation": None}
     if restored := checkpoints.restore(state):
         state, tally = restored[0], tally | restored[1]
-        print(f"{plan.name}: goes on at step {int(state.step)} of {plan.steps}", flush=True)
-    begun, start = time.monotonic(), int(state.step)
+        say(f"{plan.name}: goes on at step {state.steps_made} of {plan.steps}")
+    begun, start = time.monotonic(), state.steps_made
     spent_before = tally["seconds"]
     speed = Speedometer(plan.batch_size)
 
@@ -79,6 +78,7 @@ def train(
         tally["seconds"] = spent_before + time.monotonic() - begun
         tally["next_example"] = step * plan.batch_size
         tally.update(speed.measured())
+        progress.keep()
         checkpoints.save(step, state, tally)
 
     def look(step, state):
@@ -96,7 +96,7 @@ def train(
             if waiting is not None:  # the numbers of the steps before are ready while these run
                 lines.add(waiting)
             waiting, step = metrics, step + len(metrics["loss"])
-            last, stopping = step == plan.steps, stop.number  # read once: it may change between the lines below
+            last, stopping = step == plan.steps, stop.agreed()
             validates = validate is not None and (last or step % plan.validate_every == 0)
             saves = last or step % plan.checkpoint_every == 0 or stopping
             if saves or validates:
@@ -189,28 +189,3 @@ class Speedometer:
     def measured(self) -> dict[str, float]:
         """Empty until there is something to measure."""
         return {"images_per_second": round(self.images_per_second, 1)} if self.seconds else {}
-
-
-class Stop:
-    number = 0
-
-
-@contextmanager
-def stop_signals():
-    """SIGTERM and SIGINT set `.number` for the loop to see after the step; a second one stops at once."""
-    stop, numbers = Stop(), (signal.SIGTERM, signal.SIGINT)
-
-    def note(number, _frame):
-        if stop.number:
-            raise KeyboardInterrupt
-        stop.number = number
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may listen to signals
-        return
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

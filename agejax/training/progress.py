@@ -8,9 +8,16 @@ from pathlib import Path
 import rich.progress
 from tensorboardX import SummaryWriter
 
-from agejax.files import write_whole
+from agejax.files import is_remote, write_whole
+from agejax.training.cluster import is_leader
 
 PLAIN_SECONDS = 20  # between lines where there is no terminal
+REMOTE_SECONDS = 30  # between writes of a file in a bucket, which is written whole each time
+
+
+def make_progress(stage_dir: Path, name: str, steps: int, steps_per_epoch: float, start: int):
+    """Progress in the process that leads, Silent in the others."""
+    return (Progress if is_leader() else Silent)(stage_dir, name, steps, steps_per_epoch, start)
 
 
 class Progress:
@@ -20,8 +27,7 @@ class Progress:
         self.name, self.steps, self.steps_per_epoch = name, steps, steps_per_epoch
         self.start, self.last_line = start, 0.0
         self.began = None  # (step, seconds) once the step is compiled
-        self.lines = stage_dir / "metrics.jsonl"
-        _forget_after(self.lines, start)
+        self.lines = LineFile(stage_dir / "metrics.jsonl", start)
         self.curves = SummaryWriter(str(stage_dir / "tensorboard"), purge_step=start + 1)
         self.bar = _bar() if sys.stdout.isatty() else None
         self.validation = ""
@@ -35,18 +41,22 @@ class Progress:
     def __exit__(self, *_):
         if self.bar:
             self.bar.stop()
+        self.lines.keep()
         self.curves.close()
 
     def write(self, split: str, step: int, numbers: dict[str, float]) -> None:
         """One line of metrics.jsonl, the same on TensorBoard."""
         epoch = step / self.steps_per_epoch
         row = {"step": step, "epoch": round(epoch, 4), "split": split} | numbers
-        with self.lines.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self.lines.add(json.dumps(row) + "\n")
         for name, value in numbers.items():
             self.curves.add_scalar(f"{split}/{name}", value, step)
         if split == "val":
             self.validation = " · val " + _numbers(numbers)
+
+    def keep(self) -> None:
+        """Nothing of what was written so far is lost from now on."""
+        self.lines.keep()
 
     def show(self, step: int, numbers: dict[str, float], images_per_second: float) -> None:
         """Where the stage stands, now or when the next line is due."""
@@ -70,6 +80,52 @@ class Progress:
         return f" · {_clock((now - then) / (step - first) * (self.steps - step))} left"
 
 
+class Silent:
+    """Of the processes that do not lead: nothing is written or shown."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def write(self, split: str, step: int, numbers: dict[str, float]) -> None:
+        pass
+
+    def keep(self) -> None:
+        pass
+
+    def show(self, step: int, numbers: dict[str, float], images_per_second: float) -> None:
+        pass
+
+
+class LineFile:
+    """A file of lines. One on disk is appended to; one in a bucket is written anew, now and then and when asked."""
+
+    def __init__(self, path: Path, start: int):
+        self.path, self.remote = path, is_remote(path)
+        self.texts, self.written = _kept(path, start), time.monotonic()
+        if path.exists():
+            write_whole(path, "".join(self.texts))
+
+    def add(self, line: str) -> None:
+        if not self.remote:
+            with self.path.open("a") as file:
+                file.write(line)
+            return
+        self.texts.append(line)
+        if time.monotonic() - self.written >= REMOTE_SECONDS:
+            self.keep()
+
+    def keep(self) -> None:
+        if self.remote:
+            write_whole(self.path, "".join(self.texts))
+            self.written = time.monotonic()
+
+
 def _bar() -> rich.progress.Progress:
     parts = rich.progress
     return parts.Progress(
@@ -88,14 +144,12 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{seconds:02d}"
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drops lines of steps that a resumed stage will take again, and a last line cut short by a kill."""
-    if not path.exists():
-        return
+def _kept(path: Path, step: int) -> list[str]:
+    """The lines without those of steps that a resumed stage will take again, and a last one cut short by a kill."""
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            kept += [line] if json.loads(line)["step"] <= step else []
+            kept += [line + "\n"] if json.loads(line)["step"] <= step else []
         except json.JSONDecodeError:
             break
-    write_whole(path, "".join(line + "\n" for line in kept))
+    return kept

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from agejax.parameters import Tree
 from data_pipelines.errors import UserError
 
 
@@ -33,6 +34,14 @@ def split(mesh: Mesh) -> NamedSharding:
 def split_trials(mesh: Mesh) -> NamedSharding:
     """The leading axis, one entry a run, over "trial"."""
     return NamedSharding(mesh, PartitionSpec("trial"))
+
+
+def replicate(tree: Tree, mesh: Mesh) -> Tree:
+    """The same values, which every process has, on every device."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, replicated(mesh))
+    place = replicated(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, np.asarray(x)), tree)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -18,6 +18,11 @@ class TrainState(struct.PyTreeNode):
     opt_state: optax.OptState
 
     @property
+    def steps_made(self) -> int:
+        """`step` on the host; trials stacked along a leading axis are in step."""
+        return int(self.step.addressable_data(0).max())
+
+    @property
     def variables(self) -> dict:
         return {"params": self.params, "batch_stats": self.batch_stats}
 

@@ -9,7 +9,6 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agejax.models.network import Network
-from agejax.parameters import Tree
 from agejax.training.feeds import Feed
 from agejax.training.sharding import replicated, split, to_devices
 from agejax.training.state import TrainState
@@ -18,7 +17,7 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 TrainSteps = Callable[[TrainState, list[dict]], tuple[TrainState, Metrics]]
-ROWS, EACH_ROWS = ("data",), (None, "data")  # axes of one batch and of several
+Axes = tuple[str | None, ...]
 
 
 def make_update(network: Network, objective, optimizer: optax.GradientTransformation, seed: int = 0) -> Update:
@@ -49,11 +48,13 @@ def make_update(network: Network, objective, optimizer: optax.GradientTransforma
     return update
 
 
-def make_train_steps(update: Update, feed: Feed, mesh: Mesh) -> TrainSteps:
+def make_train_steps(
+    update: Update, feed: Feed, mesh: Mesh, axes: Axes = ("data",), state_axes: Axes = ()
+) -> TrainSteps:
     """(state, N batches of the feed on the host) → (state after N steps, metrics (N,)), in one dispatch.
 
     The state is donated. Batch statistics are those of the whole batch, whatever the number of devices. Two programs at
-    most are compiled: for one step and for feed.dispatch of them.
+    most are compiled: for one step and for feed.dispatch of them. The axes say what leading axes are split over.
     """
 
     def one(state, batch, store):
@@ -63,20 +64,20 @@ def make_train_steps(update: Update, feed: Feed, mesh: Mesh) -> TrainSteps:
     def many(state, batch_N, store):
         return jax.lax.scan(lambda state, batch: update(state, feed.prepare(store, batch)), state, batch_N)
 
-    programs = {axes: _compiled(program, mesh, axes, feed.store) for axes, program in ((ROWS, one), (EACH_ROWS, many))}
+    def compiled(program, axes):
+        state, batch = (NamedSharding(mesh, PartitionSpec(*names)) for names in (state_axes, axes))
+        places = (state, batch, jax.tree.map(lambda x: x.sharding, feed.store))
+        return jax.jit(program, donate_argnums=0, in_shardings=places, out_shardings=(state, replicated(mesh)))
+
+    single, several = compiled(one, axes), compiled(many, (None, *axes))
 
     def train_steps(state, batches):
-        axes = ROWS if len(batches) == 1 else EACH_ROWS
-        batch = batches[0] if len(batches) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-        return programs[axes](state, to_devices(batch, mesh, axes), feed.store)
+        if len(batches) == 1:
+            return single(state, to_devices(batches[0], mesh, axes), feed.store)
+        batch_N = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        return several(state, to_devices(batch_N, mesh, (None, *axes)), feed.store)
 
     return train_steps
-
-
-def _compiled(program: Callable, mesh: Mesh, axes: tuple[str | None, ...], store: Tree) -> Callable:
-    everywhere, stored = replicated(mesh), jax.tree.map(lambda x: x.sharding, store)
-    places = (everywhere, NamedSharding(mesh, PartitionSpec(*axes)), stored)
-    return jax.jit(program, donate_argnums=0, in_shardings=places, out_shardings=everywhere)
 
 
 def masked_mean(value_B: jax.Array, mask_B: jax.Array) -> jax.Array:

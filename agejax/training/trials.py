@@ -1,0 +1,278 @@
+"""Many trainings of one shape as one: seeds, few-shot subsets, learning rates, weights of a loss, widths of a grid.
+
+T trials share a network, an objective, an optimiser, a number of steps and the pictures in device memory. What differs
+travels as arrays with a leading axis T: parameters, moments, statistics, rows and plans, and the values of float
+options. On accelerators the step is vmapped over that axis, which the mesh axis "trial" spreads over devices; on a CPU,
+where vmapped convolutions are slower, one compiled step is called trial by trial. State and results are the same.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from agejax.models.network import Network
+from agejax.objectives.base import Expectation
+from agejax.parameters import Tree
+from agejax.training.feeds import Examples, Feed, in_memory
+from agejax.training.sharding import replicated, split_trials, to_devices
+from agejax.training.stages import Stage
+from agejax.training.state import TrainState
+from agejax.training.step import TrainSteps, make_train_steps, make_update
+from data_pipelines import loaders
+from data_pipelines.loaders import Loader
+from data_pipelines.samplers import Source, Subset
+
+SWEPT = ("objective", "optimizer")  # parts of a stage whose float options may differ between trials of one program
+STEP = "objective.grid.step"
+FAR = 1e6  # the label of an output that a narrower grid does not have: no Gaussian reaches it
+NEVER = -1e9  # its score
+
+
+class Trial(NamedTuple):
+    """One of the trainings."""
+
+    stage: Stage
+    """With its own values; its objective is settled."""
+    source: Source
+    """Its examples."""
+    seed: int
+    """Of the order, the plans and what dropout drops."""
+
+
+def way_for(mesh: Mesh) -> str:
+    """How the backend runs trials best: a key of WAYS."""
+    return "loop" if mesh.devices.flat[0].platform == "cpu" else "vmap"
+
+
+# what differs
+
+
+def values(stage: Stage) -> dict[str, float]:
+    """Dotted names of the float options that trials of one program may differ in."""
+    return {f"{part}.{name}": value for part in SWEPT for name, value in _floats(getattr(stage, part))}
+
+
+def _floats(options: Any) -> Iterator[tuple[str, float]]:
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if field.name == "grid" and isinstance(options, Expectation):
+            yield "grid.step", value.step
+        elif type(value) is float:
+            yield field.name, value
+
+
+def shape(trial: Trial) -> tuple:
+    """Trials with equal shapes can be one program."""
+    stage = trial.stage
+    for name in values(stage):
+        stage = with_value(stage, name, 0.0)
+    return dataclasses.replace(stage, examples=None, name=""), len(trial.source)
+
+
+def with_value(options: Any, path: str, value: Any) -> Any:
+    """A copy with the option of that dotted name set, unchecked: the value may be a tracer."""
+    name, _, rest = path.partition(".")
+    changed = copy.copy(options)
+    object.__setattr__(changed, name, with_value(getattr(options, name), rest, value) if rest else value)
+    return changed
+
+
+@dataclasses.dataclass(frozen=True)
+class WideGrid:
+    """A label grid with a traced step, in arrays as wide as the widest grid of the trials.
+
+    Labels beyond its own lie far away, and their scores are such that they get no probability and no gradient.
+    """
+
+    low: float
+    high: float
+    step: jax.Array
+    widest: int
+
+    @property
+    def size(self) -> jax.Array:
+        """K of the trial's own grid."""
+        return jnp.round((self.high - self.low) / self.step) + 1
+
+    def as_array(self, dtype) -> jax.Array:
+        k_K = jnp.arange(self.widest)
+        return jnp.where(k_K < self.size, self.low + self.step * k_K, FAR).astype(dtype)
+
+    def scored(self, scores_BxK: jax.Array) -> jax.Array:
+        return jnp.where(jnp.arange(self.widest)[None, :] < self.size, scores_BxK, NEVER)
+
+
+def with_values(stage: Stage, changed: dict[str, Any], widest: int) -> Stage:
+    """The stage with traced values; `widest` is the number of labels in the widest grid."""
+    for name, value in changed.items():
+        if name == STEP:
+            grid = stage.objective.grid
+            stage = with_value(stage, "objective.grid", WideGrid(grid.low, grid.high, value, widest))
+        else:
+            stage = with_value(stage, name, value)
+    return stage
+
+
+# states
+
+
+def stack(trees: Sequence[Tree]) -> Tree:
+    """Trees of one structure → one on the host with a leading axis T; what a narrower grid lacks is filled with
+    zeros."""
+
+    def together(*leaves):
+        shape = np.max([leaf.shape for leaf in leaves], axis=0).astype(int)
+        all_T = np.zeros((len(leaves), *shape), leaves[0].dtype)
+        for trial, leaf in enumerate(leaves):
+            all_T[trial, *(slice(n) for n in leaf.shape)] = leaf
+        return all_T
+
+    return jax.tree.map(together, *trees)
+
+
+def take_one(tree: Tree, trial: int, shapes: Tree, mesh: Mesh) -> Tree:
+    """One trial's part of a stacked tree, on every device, cut to the given shapes."""
+
+    def cut(all_T, shape):
+        return jax.lax.dynamic_index_in_dim(all_T, trial, keepdims=False)[tuple(slice(n) for n in shape.shape)]
+
+    return jax.jit(lambda tree: jax.tree.map(cut, tree, shapes), out_shardings=replicated(mesh))(tree)
+
+
+def place(states: TrainState, mesh: Mesh) -> TrainState:
+    """Every device holds the trials that it trains."""
+    return jax.device_put(states, split_trials(mesh))
+
+
+# steps
+
+
+def make_feed(trials: Sequence[Trial], examples: Sequence[Examples], mesh: Mesh, report: Callable[[str], None]) -> Feed:
+    """One batch of every trial at a time: rows of the union of their examples, which lies in device memory.
+
+    The store holds beside the pictures what is the trials' own: {"seed": uint32 (T,), dotted name: float32 (T,)}.
+    """
+    base = _base(trials[0].source)
+    union = np.unique(np.concatenate([_rows(trial.source) for trial in trials]))
+    rows = [np.searchsorted(union, _rows(trial.source)).astype(np.int32) for trial in trials]
+    shared = in_memory(dataclasses.replace(examples[0], source=Subset(base, union)), mesh, report)
+    own = {name: np.array([values(trial.stage)[name] for trial in trials], np.float32) for name in differing(trials)}
+    own["seed"] = np.array([trial.seed for trial in trials], np.uint32)
+    mine = _mine(len(trials), mesh)
+
+    @contextmanager
+    def open_from(step: int):
+        with ExitStack() as stack:
+            make = partial(loaders.plan_batches, loader=Loader(workers=0, threads=1))
+            streams = [(rows[t], stack.enter_context(examples[t].batches(make, mesh, step))) for t in mine]
+            yield _zipped(streams)
+
+    store = shared.store, jax.device_put(own, split_trials(mesh))
+    return Feed("trials", open_from, shared.prepare, store, shared.dispatch)
+
+
+def _zipped(streams: list[tuple[np.ndarray, Iterator[dict]]]) -> Iterator[dict]:
+    while True:
+        batches = [batch | {"row": rows[batch["row"]]} for rows, stream in streams for batch in [next(stream)]]
+        yield jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+
+def differing(trials: Sequence[Trial]) -> list[str]:
+    """Dotted names of the options in which the trials differ."""
+    every = [values(trial.stage) for trial in trials]
+    return [name for name in every[0] if len({one[name] for one in every}) > 1]
+
+
+def _base(source: Source) -> Source:
+    return source.source if isinstance(source, Subset) else source
+
+
+def _rows(source: Source) -> np.ndarray:
+    return source.rows if isinstance(source, Subset) else np.arange(len(source))
+
+
+def _mine(count: int, mesh: Mesh) -> list[int]:
+    """Trials whose batches this process gives."""
+    places = split_trials(mesh).devices_indices_map((count,)).items()
+    return sorted({t for device, (part,) in places if device.process_index == jax.process_index()
+                   for t in range(count)[part]})  # fmt: skip
+
+
+def make_trials_steps(
+    trials: Sequence[Trial], network: Network, steps: int, steps_per_epoch: float, feed: Feed, mesh: Mesh, way: str
+) -> TrainSteps:
+    """(stacked states, N batches of the feed) → (states after N steps, metrics (N,)), each step in all trials.
+
+    `network` has the head of the widest grid. A metric is the mean over the trials whose loss is finite; "diverged"
+    counts the others. The states are donated.
+    """
+    widest = max(trial.stage.objective.grid.size for trial in trials if hasattr(trial.stage.objective, "grid"))
+
+    def update(state, batch, store, own):
+        changed = {name: value for name, value in own.items() if name != "seed"}
+        stage = with_values(trials[0].stage, changed, widest)
+        optimizer = stage.make_optimizer(state.params, steps, steps_per_epoch)
+        return make_update(network, stage.objective, optimizer, own["seed"])(state, feed.prepare(store, batch))
+
+    return WAYS[way](update, feed, mesh)
+
+
+def vmapped(update: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
+    """All trials in one program."""
+
+    def together(states, fed):
+        (shared, own), batch = fed
+        each = jax.vmap(update, in_axes=(0, 0, None, 0), spmd_axis_name="trial")
+        states, metrics_T = each(states, batch, shared, own)
+        return states, _means(metrics_T)
+
+    unprepared = dataclasses.replace(feed, prepare=lambda store, batch: (store, batch))
+    return make_train_steps(together, unprepared, mesh, ("trial", "data"), ("trial",))
+
+
+def looped(update: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
+    """One program for one trial, called for each."""
+    shared, own = feed.store
+    count = len(own["seed"])
+
+    def one_of(states, batch, shared, own, trial):
+        state, batch, own = jax.tree.map(lambda x: x[trial], (states, batch, own))
+        state, metrics = update(state, batch, shared, own)
+        return jax.tree.map(lambda all_T, x: all_T.at[trial].set(x), states, state), metrics
+
+    program = jax.jit(one_of, donate_argnums=0, out_shardings=(split_trials(mesh), replicated(mesh)))
+    numbers = [jax.device_put(np.int32(trial), replicated(mesh)) for trial in range(count)]
+    means = jax.jit(lambda rows: _means(jax.tree.map(lambda *x: jnp.stack(x), *rows)))
+
+    def once(states, batch):
+        batch, rows = to_devices(batch, mesh, (None, "data")), []
+        for number in numbers:
+            states, metrics = program(states, batch, shared, own, number)
+            rows.append(metrics)
+        return states, means(rows)
+
+    def train_steps(states, batches):
+        metrics = []
+        for batch in batches:
+            states, means = once(states, batch)
+            metrics.append(means)
+        return states, jax.tree.map(lambda *x: np.stack(jax.device_get(x)), *metrics)
+
+    return train_steps
+
+
+def _means(metrics_T: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    finite_T = jnp.isfinite(metrics_T["loss"]) & jnp.isfinite(metrics_T["grad_norm"])
+    means = {name: jnp.where(finite_T, x, 0).sum() / finite_T.sum() for name, x in metrics_T.items()}
+    return means | {"diverged": (~finite_T).sum()}
+
+
+WAYS = {"vmap": vmapped, "loop": looped}

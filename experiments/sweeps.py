@@ -1,0 +1,238 @@
+"""Sweeps: one stage trained many times, `--sweep.seed=0..31 --sweep.objective.lambda_=0.1,1,10`, as few programs.
+
+A trial is an Experiment of its own, the one that `--seed=3 --finetune.objective.lambda_=1` gives; all combinations are
+trained. Those of one shape are one program (agejax/training/trials.py). What a trial leaves is what a run leaves:
+
+    <stage>/trials/007/    stage.json, checkpoints/best, predictions.csv
+    <stage>/groups/0/      checkpoints/latest, metrics.jsonl, tensorboard: of trials trained together
+"""
+
+import dataclasses
+import itertools
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from agejax import metrics
+from agejax.models.network import variable_shapes
+from agejax.parameters import count
+from agejax.training import checkpoint, evaluate, loop, trials
+from agejax.training.checkpoint import Description
+from agejax.training.cluster import is_leader, together
+from agejax.training.progress import make_progress
+from agejax.training.sharding import make_mesh
+from agejax.training.stages import start_variables
+from agejax.training.state import new_state
+from agejax.training.trials import Trial
+from data_pipelines import builders
+from data_pipelines.errors import UserError
+from experiments.check import chosen, describe
+from experiments.config import Experiment
+from experiments.feeding import fed, stage_seed, told
+from experiments.handover import Before, take_over
+from experiments.results import sd
+
+IMAGES_AT_ONCE = 1024  # a device and step, over all trials: more would not be faster, and would not fit
+LOOKS = 10  # at most: an epoch of a few examples is short, and every look tests all trials
+
+
+class Member(NamedTuple):
+    """One trial with all that is needed to run it."""
+
+    number: int
+    values: dict[str, Any]
+    """What it has of its own, by the names of the sweep."""
+    experiment: Experiment
+    description: Description
+    trial: Trial
+    before: Before | None
+
+    @property
+    def folder(self) -> Path:
+        return self.experiment.folder / self.trial.stage.name / "trials" / f"{self.number:03d}"
+
+
+def experiments(experiment: Experiment) -> list[tuple[dict[str, Any], Experiment]]:
+    """Every combination of the sweep's values, with the experiment that has them and no sweep."""
+    names = [name for name, _ in experiment.sweep]
+    combinations = itertools.product(*(values for _, values in experiment.sweep))
+    return [(own := dict(zip(names, one)), with_values(experiment, own)) for one in combinations]
+
+
+def check_sweep(experiment: Experiment) -> None:
+    """Raises UserError, before anything is trained, for a value that an option refuses or examples that are not
+    there."""
+    for _, one in experiments(experiment):
+        chosen(one, one.stages[-1])
+    if experiment.sweep and experiment.stages[-1].objective.measures is None:
+        raise UserError(f"a sweep compares errors, and stage {experiment.stages[-1].name} trains on identities")
+
+
+def with_values(experiment: Experiment, own: dict[str, Any]) -> Experiment:
+    """The values belong to the last stage, but for the seed."""
+    *others, stage = experiment.stages
+    for name, value in own.items():
+        if name != "seed":
+            stage = replaced(stage, name, value)
+    seed = own.get("seed", experiment.seed)
+    return dataclasses.replace(experiment, stages=(*others, stage), seed=seed, sweep=())
+
+
+def replaced(options: Any, path: str, value: Any) -> Any:
+    """A copy, checked as a new one is, with the option of that dotted name set."""
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(options, **{name: replaced(getattr(options, name), rest, value) if rest else value})
+
+
+def members(experiment: Experiment, number: int, before: Before | None) -> list[Member]:
+    """The trials of the last stage. Raises UserError as a run of any of them would."""
+    found = []
+    for i, (own, one) in enumerate(experiments(experiment)):
+        stage = one.stages[-1]
+        description = take_over(stage, describe(one, stage, before), before, tell=i == 0)
+        stage = dataclasses.replace(stage, objective=description.objective)
+        examples, _ = chosen(one, stage)
+        found.append(Member(i, own, one, description, Trial(stage, examples, stage_seed(one, number)), before))
+    return found
+
+
+def grouped(every: list[Member], devices: int) -> list[list[Member]]:
+    """Trials that are one program, no more of them than IMAGES_AT_ONCE allows."""
+    of_shape: dict[tuple, list[Member]] = {}
+    for member in every:
+        of_shape.setdefault(trials.shape(member.trial), []).append(member)
+    groups = []
+    for alike in of_shape.values():
+        at_once = max(1, IMAGES_AT_ONCE * devices // alike[0].trial.stage.batch_size)
+        groups += [alike[i : i + at_once] for i in range(0, len(alike), at_once)]
+    return groups
+
+
+def run_sweep(experiment: Experiment, number: int, before: Before | None) -> list[dict]:
+    """Trains, tests and writes every trial that is not finished yet; what results.json says of each."""
+    every = members(experiment, number, before)
+    groups = grouped(every, jax.device_count())
+    folder = experiment.folder / experiment.stages[-1].name
+    programs = f" in {len(groups)} groups of one shape" if len(groups) > 1 else ""
+    told(folder.name, f"{len(every)} trials{programs}")
+    for i, group in enumerate(groups):
+        if not all(checkpoint.read_card(member.folder) for member in group):
+            train_group(group, folder / "groups" / str(i), f"{folder.name} {i + 1}/{len(groups)}")
+    return [row_of(member) for member in every]
+
+
+def train_group(group: list[Member], folder: Path, name: str) -> None:
+    """From the start or from its newest checkpoint to the finished trials."""
+    folder.mkdir(parents=True, exist_ok=True)
+    way = trials.way_for(make_mesh())
+    mesh = make_mesh(1 if way == "loop" else len(group))
+    first, experiment, every = group[0].trial, group[0].experiment, [member.trial for member in group]
+    steps, per_epoch = first.stage.steps(len(first.source)), len(first.source) / first.stage.batch_size
+    widest = max(group, key=lambda member: member.description.objective.head_size)
+    network = widest.description.network(first.stage.trainable)
+
+    feed = trials.make_feed(every, [fed(m.experiment, *m.trial) for m in group], mesh, partial(told, name))
+    wanted = (experiment.checkpoint_epochs, experiment.validate_epochs)
+    looks = [max(1, round(every * per_epoch), steps // LOOKS) for every in wanted]
+    images = len(group) * first.stage.batch_size
+    plan = loop.Plan(name, images, steps, per_epoch, *looks, dispatch=min(feed.dispatch, *looks))
+    states = trials.place(trials.stack([start(member, steps, per_epoch) for member in group]), mesh)
+    with checkpoint.StageCheckpoints(folder) as checkpoints:
+        states, summary = loop.train(
+            plan,
+            states,
+            trials.make_trials_steps(every, network, steps, per_epoch, feed, mesh, way),
+            feed.open,
+            make_validation(group, mesh),
+            None,
+            checkpoints,
+            partial(make_progress, folder, name, steps, per_epoch),
+        )
+    finish(group, states.variables, summary, mesh)
+
+
+def start(member: Member, steps: int, per_epoch: float):
+    """The trial's first state."""
+    stage, before = member.trial.stage, member.before
+    source, origin = ((before.description, before.variables), before.origin) if before else (None, "")
+    variables, _ = start_variables(stage, member.description, member.trial.seed, source, origin)
+    return new_state(variables, stage.make_optimizer(variables["params"], steps, per_epoch))
+
+
+def make_predictors(group: list[Member], split: str, mesh: Mesh):
+    """(member, stacked variables) → Predictions on a split; one program and one reading for each width of head."""
+    made = {}
+
+    def predict(i: int, variables) -> evaluate.Predictions:
+        experiment, description = group[i].experiment, group[i].description
+        width = description.objective.head_size
+        if width not in made:
+            examples = builders.open_split(description.data, experiment.data_dir, split)
+            options = {"batch_size": experiment.eval_batch_size, "loader": experiment.loader, "keep": True}
+            shapes = variable_shapes(description.network(), description.image_size)
+            made[width] = evaluate.predictor(description, examples, mesh, **options), shapes
+        predictor, shapes = made[width]
+        return predictor(trials.take_one(variables, i, shapes, mesh))
+
+    return predict
+
+
+def make_validation(group: list[Member], mesh: Mesh):
+    """Stacked variables → MAE on the validation split: of each trial, their mean and standard deviation."""
+    stage = group[0].trial.stage
+    if not stage.validation_split:
+        return None
+    predict = make_predictors(group, stage.validation_split, mesh)
+
+    def validate(variables):
+        every = [predict(i, variables) for i in range(len(group))]
+        mae = [metrics.mae(one.label, one.value) for one in every]
+        each = {f"mae_{member.number:03d}": value for member, value in zip(group, mae)}
+        return {"mae": float(np.mean(mae)), "mae_sd": sd(mae)} | each
+
+    return validate
+
+
+def finish(group: list[Member], variables, summary: dict, mesh: Mesh) -> None:
+    """Tests each trial and writes its folder; the card last, as it marks the trial as finished."""
+    predict = make_predictors(group, group[0].experiment.test_split, mesh)
+    for i, member in enumerate(group):
+        shapes = variable_shapes(member.description.network(), member.description.image_size)
+        own = trials.take_one(variables, i, shapes, mesh)
+        member.folder.mkdir(parents=True, exist_ok=True)
+        with checkpoint.StageCheckpoints(member.folder) as checkpoints:
+            checkpoints.save_best(summary["steps"], own)
+        predictions = predict(i, variables)
+        with together():
+            if is_leader():
+                write_trial(member, predictions, summary, count(own["params"]))
+
+
+def write_trial(member: Member, predictions: evaluate.Predictions, summary: dict, parameters: int) -> None:
+    """predictions.csv and the card of a trial."""
+    experiment, description = member.experiment, member.description
+    test = evaluate.measure(predictions, description)
+    examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
+    evaluate.write_predictions(member.folder / "predictions.csv", examples, predictions, test["target"])
+    validated = (summary["validation"] or {}).get(f"mae_{member.number:03d}")
+    card = {
+        "validation": None if validated is None else {description.objective.measures: validated},
+        "test": test | {"data": experiment.data, "split": experiment.test_split},
+        "parameters": parameters,
+        "examples": len(member.trial.source),
+        "images_per_second": summary["images_per_second"],
+        "selected": "best",
+    }
+    checkpoint.write_card(member.folder, description, card)
+
+
+def row_of(member: Member) -> dict:
+    """A finished trial, as results.json has it."""
+    card = checkpoint.read_card(member.folder)
+    folder = str(member.folder.relative_to(member.experiment.folder))
+    kept = {name: card[name] for name in ("examples", "validation", "test")}
+    return {"trial": member.number, "values": member.values, "folder": folder} | kept

@@ -1,0 +1,76 @@
+"""Predictions for a split: what is kept between calls, and that norms folded away change nothing."""
+
+import jax
+import numpy as np
+import pytest
+from drawn import Squares
+from small import filled
+
+from agejax.models.network import variable_shapes
+from agejax.models.vgg import VGG
+from agejax.objectives import JointLabelDistribution
+from agejax.training import checkpoint, evaluate
+from agejax.training.sharding import make_mesh, replicated
+from data_pipelines.align import Alignment
+from data_pipelines.loaders import eval_batches
+
+DESCRIPTION = checkpoint.Description(VGG(1 / 32), JointLabelDistribution(), 32, "float32", Alignment(), "squares", 50.0)
+
+
+class Counted(Squares):
+    """Counts the rows that are read; from `spoilt` on they cannot be."""
+
+    reads, spoilt = 0, None
+
+    def __getitem__(self, row):
+        if self.spoilt is not None and row >= self.spoilt:
+            raise ValueError("spoilt")
+        self.reads += 1
+        return super().__getitem__(row)
+
+
+def variables(factor=1.0):
+    tree = filled(variable_shapes(DESCRIPTION.network(), 32))
+    return jax.device_put(jax.tree.map(lambda x: x * factor, tree), replicated(make_mesh()))
+
+
+@pytest.mark.parametrize("keep, reads", [(True, 22), (False, 44)])
+def test_a_kept_split_is_read_once_and_predicted_with_the_weights_of_each_call(keep, reads):
+    examples = Counted(22)  # not a multiple of the batch: padding is kept too
+    predict = evaluate.predictor(DESCRIPTION, examples, make_mesh(), batch_size=8, keep=keep)
+    first, second = predict(variables()), predict(variables(1.1))
+    assert examples.reads == reads
+    np.testing.assert_array_equal(second.index, np.arange(22))
+    assert np.abs(first.value - second.value).min() > 0
+    expected = evaluate.predict_split(DESCRIPTION, variables(1.1), examples, make_mesh(), batch_size=8)
+    for name in expected._fields:
+        np.testing.assert_array_equal(getattr(second, name), getattr(expected, name))
+
+
+def test_a_pass_that_failed_is_not_kept():
+    examples = Counted(20)
+    predict = evaluate.predictor(DESCRIPTION, examples, make_mesh(), batch_size=4, keep=True)
+    examples.spoilt = 9
+    with pytest.raises(ValueError, match="spoilt"):
+        predict(variables())
+    examples.spoilt = None
+    assert len(predict(variables()).index) == 20
+
+
+def test_kept_images_are_uint8_and_split_over_the_devices():
+    before = {id(x) for x in jax.live_arrays()}
+    predict = evaluate.predictor(DESCRIPTION, Squares(8), make_mesh(), keep=True)
+    predict(variables())
+    kept = [x for x in jax.live_arrays() if id(x) not in before and x.ndim == 4 and x.dtype == np.uint8]
+    assert [x.shape for x in kept] == [(8, 32, 32, 3)]
+    assert {shard.data.shape for shard in kept[0].addressable_shards} == {(2, 32, 32, 3)}
+
+
+def test_values_are_those_of_the_network_with_its_norms():
+    predictions = evaluate.predict_split(DESCRIPTION, variables(), Squares(6), make_mesh())
+    with eval_batches(Squares(6), batch_size=6, image_size=32, alignment=Alignment()) as batches:
+        image = next(batches)["image"]
+    network, objective = DESCRIPTION.network(), DESCRIPTION.objective
+    values = [objective.predict(network.apply(variables(), x)["logits"])[0] for x in (image, image[:, :, ::-1])]
+    assert np.ptp(predictions.value) > 1e-3
+    np.testing.assert_allclose(predictions.value, (values[0] + values[1]) / 2, rtol=1e-5)
