@@ -44,7 +44,7 @@ class Loader:
 
     def __post_init__(self):
         if self.workers < -1 or self.threads < 1 or self.buffer < 1:
-            raise ValueError(f"loader: workers must be 0 or more, threads and buffer 1 or more, got {self}")
+            raise ValueError(f"loader: workers must be 0 or more (-1: open), threads and buffer 1 or more, got {self}")
 
     def settled(self, accelerated: bool) -> "Loader":
         """With as many workers as the machine can spare, where that is left open: none where its cores train."""

@@ -135,11 +135,12 @@ def run_stage(
     feed = open_feed(experiment.feed, fed(experiment, stage, examples, seed), mesh, partial(told, stage.name))
     looks = [max(1, round(every * per_epoch)) for every in (experiment.checkpoint_epochs, experiment.validate_epochs)]
     plan = loop.Plan(stage.name, stage.batch_size, steps, per_epoch, *looks, dispatch=min(feed.dispatch, *looks))
+    update = make_update(network, description.objective, optimizer, seed, stage.accumulate)
     with checkpoint.StageCheckpoints(folder) as checkpoints:
         state, summary = loop.train(
             plan,
             state,
-            make_train_steps(make_update(network, description.objective, optimizer, seed), feed, mesh),
+            make_train_steps(update, feed, mesh),
             feed.open,
             make_validation(experiment, stage, description, mesh, keep=feed.name == "resident"),
             description.objective.measures,

@@ -146,7 +146,7 @@ def check_stages(experiment: Experiment, stages: list[Stage], mesh: Mesh) -> Non
     """Raises UserError for what a later stage, or the test, would stumble over after hours."""
     wanted = [(experiment.data, experiment.test_split)] if experiment.stages[-1].objective.measures else []
     for stage in stages:
-        check_batch_size(stage.batch_size, mesh)
+        check_batch_size(stage.batch_size, mesh, stage.accumulate)
         splits = (stage.train_split, stage.objective.measures and stage.validation_split)
         wanted += [(stage.data or experiment.data, split) for split in splits if split]
     for name, split in wanted:

@@ -52,6 +52,9 @@ class Experiment:
     in its memory. auto: host on a CPU, resident elsewhere."""
     sweep: tuple[tuple[str, tuple], ...] = ()
     """(option of the last stage or seed, its values): all combinations are trained, those of one shape as one."""
+    sweep_way: Literal["auto", "vmap", "map", "loop"] = "auto"
+    """How trials of one shape are trained: side by side, in turn in one program, or one program for each step of each.
+    auto: vmap, and loop on a CPU."""
 
     def __post_init__(self):
         if self.image_size < self.model.min_image_size:
@@ -68,4 +71,4 @@ class Experiment:
 
 
 # A run may be continued with other values of these: they do not change what is computed.
-FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "cluster", "checkpoint_epochs", "only")
+FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "cluster", "checkpoint_epochs", "only", "sweep_way")

@@ -24,7 +24,6 @@ from agejax.training import checkpoint, evaluate, loop, trials
 from agejax.training.checkpoint import Description
 from agejax.training.cluster import is_leader, together
 from agejax.training.progress import make_progress
-from agejax.training.sharding import make_mesh
 from agejax.training.stages import start_variables
 from agejax.training.state import new_state
 from agejax.training.trials import Trial
@@ -128,8 +127,7 @@ def run_sweep(experiment: Experiment, number: int, before: Before | None) -> lis
 def train_group(group: list[Member], folder: Path, name: str) -> None:
     """From the start or from its newest checkpoint to the finished trials."""
     folder.mkdir(parents=True, exist_ok=True)
-    way = trials.way_for(make_mesh())
-    mesh = make_mesh(1 if way == "loop" else len(group))
+    way, mesh = trials.choose(group[0].experiment.sweep_way, len(group))
     first, experiment, every = group[0].trial, group[0].experiment, [member.trial for member in group]
     steps, per_epoch = first.stage.steps(len(first.source)), len(first.source) / first.stage.batch_size
     widest = max(group, key=lambda member: member.description.objective.head_size)

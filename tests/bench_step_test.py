@@ -2,6 +2,7 @@
 that a case that fails is told and left out."""
 
 import json
+import types
 from contextlib import ExitStack
 
 import jax
@@ -239,6 +240,28 @@ def test_the_command_measures_steps_and_inference(small, monkeypatch, tmp_path):
     assert "no torch" in whole["remarks"]
 
 
+@pytest.mark.slow  # many programs to compile
+def test_an_accelerator_is_asked_for_more(small, monkeypatch):
+    """What is done on a GPU, done here: both precisions, several steps a dispatch, larger batches."""
+    monkeypatch.setattr(device, "torch_device", lambda: ("", ""))
+    monkeypatch.setattr(device, "platform", lambda: "gpu")
+    monkeypatch.setattr(ours, "AT_ONCE", 2)
+    monkeypatch.setattr(step, "TRAINED_ELSEWHERE", 8)
+    monkeypatch.setattr(step, "ASKED_ELSEWHERE", ("2", "best"))
+    monkeypatch.setattr(step, "SEARCH_ELSEWHERE", (2, 4))
+    settings = Settings(seconds=0.01, models=("small",), size=32)
+    rows = told(step.measure_training(settings))[1] + told(step.measure_inference(settings))[1]
+    assert {row.model for row in rows} == {"small, float32", "small, bfloat16"}
+    assert {row.what for row in rows} == {"training, batch 8", "inference, batch 2", "inference, batch best"}
+    assert {row.peer for row in rows if row.what == "training, batch 8" and row.unit == "images/s"} == {
+        "ours, 1 step a dispatch"
+    }
+    for row in rows:
+        if row.unit == "ms" and row.what == "training, batch 8":  # of one step, not of a dispatch
+            speed = next(r.value for r in rows if (r.model, r.what, r.unit) == (row.model, row.what, "images/s"))
+            assert row.value == pytest.approx(8000 / speed)
+
+
 def test_floors_are_measured(small, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(rounds, "ROUNDS", 1)
@@ -280,6 +303,25 @@ def test_waiting_is_counted_on_the_clock_alone():
     assert work.waiting() == 4 / 10
 
 
+def test_losses_are_told_apart():
+    speeds = {train.ALONE: [100.0], "host": [40.0], f"host{train.IN_HAND}": [80.0], "torch, resident": [20.0]}
+    rows = list(train._rows("m", "w", speeds, {"host": types.SimpleNamespace(waiting=lambda: 0.3)}, 25.0))
+    value = {(row.what, row.unit): row.value for row in rows}
+    assert value["w, feed=host", "of time stalled"] == 0.5 and value["w, feed=host", "of time awaiting data"] == 0.3
+    assert value["w, feed=host", "of time beyond step"] == pytest.approx(0.6)
+    assert value["w: loader, feed=host", "cores to keep up"] == 4
+    assert [(row.what, row.peer, row.ratio) for row in rows if row.peer] == [("w, feed=host", "torch, resident", 2)]
+
+
+def test_batches_in_hand_are_fetched_once():
+    fetched = []
+    work = train.Streamed(lambda: fetched.append(1) or len(fetched), lambda x: x, lambda x: None, images=1)
+    before = len(fetched)
+    hand = work.in_hand()
+    hand._step()
+    assert len(fetched) == before + 1 and hand.ahead == 0
+
+
 def test_a_dispatch_is_waited_for_when_the_next_one_runs():
     done = []
     work = train.Streamed(
@@ -310,8 +352,8 @@ def test_training_is_measured_from_every_feed(small, monkeypatch, drawn_data):
     alone = by_what["end to end, batch 8: the step alone"]["images/s"]
     for feed in feeds:
         found = by_what[feed]
-        assert found["of time not the step"] == pytest.approx(1 - found["images/s"] / alone)
-        assert 0 <= found["of time awaiting data"] <= 1
+        assert found["of time beyond step"] == pytest.approx(1 - found["images/s"] / alone)
+        assert found["of time stalled"] < 1 and 0 <= found["of time awaiting data"] <= 1
     loader = by_what["end to end, batch 8: loader, feed=host"]
     assert loader["cores to keep up"] == pytest.approx(alone / loader["images/s a core"])
 

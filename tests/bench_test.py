@@ -161,6 +161,19 @@ def test_what_was_measured_before_ctrl_c_is_kept(monkeypatch, tmp_path, capsys):
     assert [row["what"] for row in json.loads(file.read_text())["rows"]] == ["first", "second"]
 
 
+def test_a_bench_that_stops_does_not_stop_the_next_one(monkeypatch, capsys):
+    def stops(settings):
+        yield Row("m", "first", 1.0, "images/s")
+        raise RuntimeError("cuDNN said no\nmore")
+
+    monkeypatch.setitem(bench.BENCHES, "floor", stops)
+    monkeypatch.setitem(bench.BENCHES, "loader", lambda settings: iter([Row("m", "second", 2.0, "images/s")]))
+    assert main(["bench", "--only=floor,loader"]) == 0
+    printed = capsys.readouterr()
+    assert "floor stopped: RuntimeError: cuDNN said no\n" in printed.out and "Traceback" in printed.err
+    assert "first" in printed.out and "second" in printed.out
+
+
 def test_the_help_names_all_that_is_offered(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "--help"])

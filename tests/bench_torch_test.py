@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agejax import parameters
-from agejax.bench import floor, ours, rounds, step, train
+from agejax.bench import device, floor, ours, rounds, step, train
 from agejax.bench.ours import OBJECTIVE, Case
 from agejax.bench.rounds import Settings
 from agejax.models.cost import elements
@@ -163,6 +163,39 @@ def test_torch_stands_beside_ours(small):
 def test_torch_knows_the_floors(monkeypatch):
     for operation in (floor.Copy(4096), floor.Product(8, "bfloat16"), floor.Convolution(1, 6, 4, "float32")):
         floor._torch_loop(operation, "cpu")()
+
+
+def test_on_a_gpu_memory_is_shared_and_the_peak_is_read(monkeypatch):
+    """As far as it can be run without one: the names exist, and are called."""
+    called = []
+    monkeypatch.setattr(device, "platform", lambda: "gpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", called.append)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: called.append("reset"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 100)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 350)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: called.append("wait"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: called.append("empty"))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    before = torch.get_float32_matmul_precision()
+    try:
+        assert device.torch_device() == ("cuda", "") and called == [0.45] and torch.backends.cudnn.benchmark
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    work = torch_steps.Work(lambda: lambda: called.append("step"), "cuda", 4)
+    assert called[1:] == ["reset", "step", "step", "step", "wait"] and work.memory == 250
+    device.release()
+    assert called[-1] == "empty"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device.torch_device() == ("", "no figures of torch: it has no gpu here")
+
+
+def test_torch_out_of_memory_is_recognised():
+    assert device.is_short_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55)
+    assert device.is_short_of_memory(caught.value)
 
 
 # augmentation in device memory

@@ -219,6 +219,7 @@ def test_a_process_that_nobody_joins_gives_up_in_one_line(tmp_path):
 # The real run: 3 steps, then 24; a checkpoint every 6.
 WORDS = (*tiny.PRETRAIN, "--finetune.batch_size=16", "--finetune.epochs=8", "--checkpoint_epochs=2")
 SAVED_AT, END = 6, 24
+SILENCE = 20  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -266,11 +267,11 @@ def test_everything_is_said_and_written_once(twice):
 @pytest.mark.parametrize("killed", [0, 1])
 def test_killed_and_restarted_ends_with_the_same_bits(killed, twice, drawn_data, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log"
-    words = tiny.words(drawn_data, folder, *WORDS)
+    words = tiny.words(drawn_data, folder, *WORDS, f"--cluster.silence={SILENCE}")
     with tiny.started_twice(words, log) as processes:
         wait_for_save(processes[killed], folder / "finetune", SAVED_AT)
         processes[killed].kill()
-        assert processes[1 - killed].wait(60) not in (0, None)  # by itself
+        assert processes[1 - killed].wait(SILENCE + 30) not in (0, None)  # by itself
     _finish_twice(words, log)
     assert "finetune: goes on at step" in log.read_text()
     assert_close(folder / "finetune", twice / "finetune", exact=True)

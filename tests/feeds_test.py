@@ -94,8 +94,12 @@ def test_where_memory_is_short_the_pictures_are_streamed_aloud(monkeypatch):
     assert told == ["9.6e-05 GB of pictures, 5e-05 GB free on each device: they are streamed"]
 
 
-def test_auto_is_the_host_on_a_cpu():
-    assert open_feed("auto", EXAMPLES, mesh_of(1)).name == "host"
+def test_auto_is_the_host_where_a_device_cannot(monkeypatch):
+    quiet = partial(open_feed, "auto", mesh=mesh_of(1), report=lambda text: None)
+    assert quiet(examples=EXAMPLES).name == "host"
+    monkeypatch.setattr(feeds, "_platform", lambda mesh: "gpu")
+    assert quiet(examples=EXAMPLES).name == "resident"
+    assert quiet(examples=dataclasses.replace(EXAMPLES, augmentation=Augmentation(zoom=0.5))).name == "host"
 
 
 @pytest.mark.parametrize("name", NAMES)

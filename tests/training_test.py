@@ -9,11 +9,13 @@ from functools import partial
 
 import jax
 import numpy as np
+import optax
 import pytest
 from drawn import Squares
 from small import mesh_of
 
 from agejax.labels import LabelGrid
+from agejax.models.network import init_variables, make_network
 from agejax.models.vgg import VGG
 from agejax.objectives import Identity, JointLabelDistribution
 from agejax.parameters import flatten
@@ -21,7 +23,7 @@ from agejax.training import checkpoint, evaluate, loop, stages
 from agejax.training.feeds import Feed
 from agejax.training.optim import SGD, Rate
 from agejax.training.progress import Progress
-from agejax.training.sharding import make_mesh, replicated, to_devices
+from agejax.training.sharding import check_batch_size, make_mesh, replicated, to_devices
 from agejax.training.state import new_state
 from agejax.training.step import make_predict_step, make_train_steps, make_update
 from data_pipelines.align import Alignment
@@ -316,6 +318,52 @@ def test_unfinished_and_missing_checkpoints_are_told(tmp_path):
         checkpoint.load_trained(tmp_path / "no")
     with pytest.raises(UserError, match="no finished stage"):
         checkpoint.load_trained(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_gives_the_update_of_the_whole_where_no_statistics_are_taken(parts):
+    whole, divided = (one_update(VGG(1 / 32, norm=False), accumulate) for accumulate in (1, parts))
+    for (path, value), moved in zip(flatten(divided[0].params).items(), flatten(whole[0].params).values()):
+        np.testing.assert_allclose(value, moved, rtol=0, atol=1e-6, err_msg=path)
+    for name, value in divided[1].items():
+        np.testing.assert_allclose(value, whole[1][name], rtol=2e-6, err_msg=name)
+
+
+def test_each_part_is_normalised_by_its_own_statistics_and_they_go_from_part_to_part():
+    state, _ = one_update(BACKBONE, 2)
+    variables, batch = started(BACKBONE)
+    for rows in (slice(0, None, 2), slice(1, None, 2)):
+        _, updates = describe().network().apply(variables, batch["image"][rows], train=True, mutable=["batch_stats"])
+        variables |= updates
+    for path, value in flatten(variables["batch_stats"]).items():
+        np.testing.assert_allclose(flatten(state.batch_stats)[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def started(backbone):
+    """(variables, a batch of which three rows are padding)."""
+    network = make_network(backbone, STAGE.objective.head, "float32")
+    with batches(0) as stream:
+        batch = next(stream) | {"mask": np.array([0, 1, 1, 1, 0, 1, 0, 1], np.float32)}
+    return init_variables(jax.random.key(0), network, 32), batch
+
+
+def one_update(backbone, accumulate):
+    variables, batch = started(backbone)
+    optimizer, network = optax.sgd(1e-3), make_network(backbone, STAGE.objective.head, "float32")
+    update = jax.jit(make_update(network, STAGE.objective, optimizer, accumulate=accumulate))
+    return update(new_state(variables, optimizer), batch)
+
+
+@pytest.mark.parametrize("parts", [0, 3])
+def test_parts_that_a_batch_does_not_have_are_refused(parts):
+    with pytest.raises(UserError, match=f"stage s: batch_size 8 cannot be divided into accumulate={parts} equal parts"):
+        stages.Stage("s", JointLabelDistribution(), batch_size=8, accumulate=parts)
+
+
+def test_each_device_needs_rows_of_every_part():
+    check_batch_size(24, make_mesh(), 3)
+    with pytest.raises(UserError, match="8 cannot be split over 4 devices in 4 parts: choose a multiple of 16"):
+        check_batch_size(8, make_mesh(), 4)
 
 
 def test_frozen_trunk_stays_through_training(tmp_path):

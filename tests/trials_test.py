@@ -5,6 +5,7 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from drawn import Squares
@@ -12,7 +13,7 @@ from small import Small, mesh_of
 
 from agejax.labels import LabelGrid
 from agejax.models.network import variable_shapes
-from agejax.objectives import JointLabelDistribution
+from agejax.objectives import OBJECTIVES, JointLabelDistribution
 from agejax.parameters import flatten
 from agejax.training import trials
 from agejax.training.checkpoint import Description
@@ -27,6 +28,7 @@ from data_pipelines.align import Alignment
 from data_pipelines.loaders import Loader
 from data_pipelines.plans import Augmentation
 from data_pipelines.samplers import Shuffle, Subset
+from experiments.sweeps import replaced
 
 SQUARES = Squares(24)
 STAGE = Stage("finetune", JointLabelDistribution(), optimizer=SGD(0.01))
@@ -112,6 +114,7 @@ CASES = [
     ("subsets", "loop", {}),
     ("options", "vmap", {}),
     ("grids", "vmap", {}),
+    pytest.param("options", "map", {}, marks=pytest.mark.slow),
     pytest.param("subsets", "vmap", {"groups": 2}, marks=pytest.mark.slow),
     pytest.param("options", "vmap", {"at_once": 3}, marks=pytest.mark.slow),
     pytest.param("options", "loop", {"at_once": 3}, marks=pytest.mark.slow),
@@ -122,3 +125,58 @@ CASES = [
 @pytest.mark.parametrize("name, way, how", CASES)
 def test_trials_as_one_equal_trials_one_by_one(name, way, how):
     check(name, way, **how)
+
+
+def test_one_trial_that_diverges_leaves_the_others_alone():
+    metrics = {"loss": jnp.array([1.0, jnp.nan, 3.0, 5.0]), "grad_norm": jnp.array([1.0, 1.0, 1.0, jnp.inf])}
+    assert jax.tree.map(float, trials._means(metrics)) == {"loss": 2.0, "grad_norm": 1.0, "diverged": 2}
+    everything = trials._means(jax.tree.map(lambda x: x * jnp.nan, metrics))
+    assert not np.isfinite(everything["loss"])  # the loop stops
+
+
+def objectives_and_options():
+    for name, cls in OBJECTIVES.items():
+        if hasattr(cls, "grid"):
+            objective = cls(mae=3.0) if "mae" in cls.wants else cls()
+            for option in trials.values(Stage("s", objective)):
+                if option.startswith("objective."):
+                    yield pytest.param(objective, option, id=f"{name} {option}")
+
+
+def loss_and_gradient(objective, logits, batch):
+    def loss(logits):
+        loss_B, metrics = objective.loss(logits, batch)
+        return loss_B.sum(), metrics["absolute_error"]
+
+    (total, error_B), gradient = jax.value_and_grad(loss, has_aux=True)(logits)
+    return total, error_B, gradient
+
+
+@pytest.mark.parametrize("objective, option", list(objectives_and_options()))
+def test_an_option_that_travels_as_an_array_means_the_same(objective, option):
+    """Loss, error and gradient of each value, in one program for both, against the objective made with that value."""
+    rng, name = np.random.default_rng(0), option.removeprefix("objective.")
+    old = trials.values(Stage("s", objective))[option]
+    both = [2 * old or 0.5, old / 2 or 0.25]
+    checked = [replaced(objective, name, value) for value in both]
+    widest = max(one.grid.size for one in checked)
+    logits = [rng.normal(size=(6, one.head_size)).astype(np.float32) for one in checked]
+    wide = np.stack([np.pad(x, ((0, 0), (0, max(y.shape[1] for y in logits) - x.shape[1]))) for x in logits])
+    batch = {
+        "label": np.array([0, 20, 33.4, 60, 99.9, 100], np.float32),
+        "sigma": np.array([np.nan, 0, 2, 5, np.nan, 1], np.float32),
+        "mask": np.ones(6, np.float32),
+    }
+
+    def one(value, logits):
+        stage = trials.with_values(Stage("s", objective), {option: value}, widest)
+        return loss_and_gradient(stage.objective, logits, batch)
+
+    found = jax.jit(jax.vmap(one))(np.array(both, np.float32), wide)
+    for t, (own, x) in enumerate(zip(checked, logits)):
+        total, error_B, gradient = loss_and_gradient(own, x, batch)
+        np.testing.assert_allclose(found[0][t], total, rtol=1e-5)
+        np.testing.assert_allclose(found[1][t], error_B, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[2][t][:, : x.shape[1]], gradient, rtol=1e-4, atol=1e-5)
+        assert not np.any(found[2][t][:, x.shape[1] :])
+    assert abs(float(found[0][0] - found[0][1])) > 1e-6, "the option has no effect here"

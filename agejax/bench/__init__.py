@@ -1,5 +1,6 @@
 """`python -m agejax bench`: how fast it is here, every figure beside its peer's in the same run."""
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 
 from agejax.bench import detect, device, floor, loader, step, train, trials
@@ -20,17 +21,24 @@ BENCHES: dict[str, Callable[[Settings], Iterator[Row | str]]] = {
 def run(names: Iterable[str], settings: Settings, report: Callable[[str], None] = print) -> Iterator[Row]:
     """The rows of the named benches as they are measured; remarks, and which bench is at work, go to `report`.
 
-    Raises UserError, before anything is measured.
+    Raises UserError, before anything is measured or where the data set is missing. A bench that stops for another
+    reason is told, and the next one begins.
     """
     names = list(names)
     _check(names, settings)
     for name in names:
         report(f"{name} …")
-        for found in BENCHES[name](settings):
-            if isinstance(found, str):
-                report(found)
-            else:
-                yield found
+        try:
+            for found in BENCHES[name](settings):
+                if isinstance(found, str):
+                    report(found)
+                else:
+                    yield found
+        except UserError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            report(f"{name} stopped: {device.in_one_line(error)}")
         device.release()
 
 

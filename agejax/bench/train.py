@@ -28,6 +28,7 @@ FEEDS = ("resident", "device", "host")
 AT_ONCE = {"cpu": 1}  # steps in a dispatch, at most
 AT_ONCE_ELSEWHERE = 16
 ALONE = "the step alone"
+IN_HAND = ", batches in hand"
 CPU_BATCHES = 4  # by which the loader's speed on a core is measured
 AUGMENTATION = Augmentation()
 
@@ -61,8 +62,11 @@ def _case(case, source: Source, batch: int, where: str, scratch: Path, seconds: 
             made, wrong, _ = device.attempt(make)
             if made is None:
                 yield f"{case.name}, {what}: {name}: {wrong}"
-            else:
-                contestants[name] = made
+                continue
+            contestants[name] = made
+            if name in FEEDS:
+                hand, wrong, _ = device.attempt(made.in_hand)
+                contestants |= {f"{name}{IN_HAND}": hand} if hand else {}
         speeds, failures = race({name: made.contestant() for name, made in contestants.items()}, seconds)
         yield from (f"{case.name}, {what}: {name}: {wrong}" for name, wrong in failures.items())
         if ALONE in speeds:
@@ -72,14 +76,19 @@ def _case(case, source: Source, batch: int, where: str, scratch: Path, seconds: 
 def _rows(
     model: str, what: str, speeds: dict[str, list[float]], contestants: dict[str, "Streamed"], per_core: float
 ) -> Iterator[Row | str]:
-    """Of each feed: its speed beside the peers', what it loses to the step alone, what it waits; the cores it needs."""
-    peers = {name: those for name, those in speeds.items() if name not in FEEDS and name != ALONE}
+    """Of each feed its speed beside the peers', and its losses; the cores it needs.
+
+    stalled: against batches in hand, which are transferred and augmented too. beyond the step: against the step alone.
+    """
+    peers = {name: those for name, those in speeds.items() if name.startswith("torch")}
     alone = median(speeds[ALONE])
     yield from compare(model, f"{what}: {ALONE}", {OURS: speeds[ALONE]})
     for feed in filter(speeds.get, FEEDS):
         named = f"{what}, feed={feed}"
         yield from compare(model, named, {OURS: speeds[feed]} | peers)
-        yield Row(model, named, 1 - median(speeds[feed]) / alone, "of time not the step")
+        if in_hand := speeds.get(f"{feed}{IN_HAND}"):
+            yield Row(model, named, 1 - median(speeds[feed]) / median(in_hand), "of time stalled")
+        yield Row(model, named, 1 - median(speeds[feed]) / alone, "of time beyond step")
         yield Row(model, named, contestants[feed].waiting(), "of time awaiting data")
     yield Row(model, f"{what}: loader, feed=host", per_core, "images/s a core")
     yield Row(model, f"{what}: loader, feed=host", alone / per_core, "cores to keep up")
@@ -100,8 +109,13 @@ class Streamed:
     def contestant(self) -> Contestant:
         return Contestant(self._step, math.ceil(self.ahead / self.dispatches), starts=self._mark)
 
+    def in_hand(self) -> "Streamed":
+        """The same with one batch, or one dispatch's, that is there again and again."""
+        kept = self.fetch()
+        return Streamed(lambda: kept, self.run, self.wait, self.images)
+
     def waiting(self) -> float:
-        """Share of the time on the clock for which the next batch was waited for."""
+        """Share of the time on the clock for which the host waited for batches, while the device worked or not."""
         warm = max(1, self.contestant().ahead)
         ends = [mark - warm for mark in self.marks[1:]] + [len(self.calls)]
         on_the_clock = [call for first, end in zip(self.marks, ends) for call in self.calls[first:end]]

@@ -82,7 +82,7 @@ def work(job: Job) -> list[float]:
     from agejax.bench.ours import OBJECTIVE, OPTIMIZER, Case
     from agejax.training import trials
     from agejax.training.feeds import Examples, open_feed
-    from agejax.training.sharding import make_mesh, replicated
+    from agejax.training.sharding import replicated
     from agejax.training.stages import Stage
     from agejax.training.state import new_state
     from agejax.training.step import make_train_steps, make_update
@@ -100,14 +100,14 @@ def work(job: Job) -> list[float]:
     ]
     case = Case(job.model, job.dtype, job.size)
     optimizer = stage.make_optimizer(case.variables["params"], job.steps, 1.0)
-    mesh, state = make_mesh(job.trials), new_state(case.variables, optimizer)
+    way, mesh = trials.choose("auto", job.trials)
+    state = new_state(case.variables, optimizer)
     if job.trials == 1:
         feed, state = open_feed("auto", examples[0], mesh, _silent), jax.device_put(state, replicated(mesh))
         train_steps = make_train_steps(make_update(case.network, OBJECTIVE, optimizer), feed, mesh)
     else:
         feed = trials.make_feed(group, examples, mesh, _silent)
         state = trials.place(trials.stack([jax.device_get(state)] * job.trials), mesh)
-        way = trials.way_for(mesh)
         train_steps = trials.make_trials_steps(group, case.network, job.steps, 1.0, feed, mesh, way)
     losses, at_once = [], min(feed.dispatch, job.steps)
     with feed.open(0) as stream:

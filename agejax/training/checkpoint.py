@@ -89,13 +89,21 @@ class StageCheckpoints:
         """Returns once the state is copied: the caller may donate its own."""
         if step == self.latest.latest_step():
             return
+        _finish(self.best)
         # a copy, as the step donates the state's buffers and on CPU the writer would read those very buffers
         items = {"state": ocp.args.StandardSave(_copied(state)), "progress": ocp.args.JsonSave(progress)}
         self.latest.save(step, args=ocp.args.Composite(**items))
 
     def save_best(self, step: int, variables: dict) -> None:
         if step != self.best.latest_step():  # a rerun after a kill may come by the same step again
+            _finish(self.latest)
             self.best.save(step, args=ocp.args.StandardSave(_copied(variables)))
+
+
+def _finish(other: ocp.CheckpointManager) -> None:
+    """Of several processes, two saves at once would meet at barriers of one name."""
+    if jax.process_count() > 1:
+        other.wait_until_finished()
 
 
 def _copied(tree: Tree) -> Tree:

@@ -41,6 +41,8 @@ class Cluster:
     """Of this process, from 0."""
     patience: int = 300
     """Seconds to wait for the other processes to start."""
+    silence: int = 100
+    """Seconds without a sign of life of one process after which the others end."""
 
 
 UNSET = {"coordinator": "", "processes": 0, "index": -1}
@@ -121,14 +123,14 @@ LAUNCHERS = (_cloud_tpu, _slurm, _open_mpi)
 def joined(cluster: Cluster):
     """Finds the other processes, before jax computes anything, and leaves with them. Raises UserError.
 
-    A process that fails takes the others with it: at once where the leader has failed or a connection breaks (CPU),
-    after 100 s without its heartbeat elsewhere.
+    A process that fails takes the others with it: at once where the leader has failed or the others talk to it over a
+    connection that breaks, else after `silence`.
     """
     found = find(cluster, os.environ)
     if found is None:
         yield
         return
-    _start(found, cluster.patience)
+    _start(found, cluster)
     try:
         yield
     except BaseException as error:
@@ -138,24 +140,25 @@ def joined(cluster: Cluster):
         raise
 
 
-def _start(found: dict[str, Any], patience: int) -> None:
+def _start(found: dict[str, Any], cluster: Cluster) -> None:
     where = found.get("coordinator_address", "the address that the launcher gives")
     count = found.get("num_processes", "all")
 
     def give_up():  # jax itself would end with a stack trace from inside C++
         print(
-            f"error: waited {patience} s at {where} for {count} processes to start; are all of them running, and do "
-            "firewalls let them through? --cluster.patience=SECONDS waits longer",
+            f"error: waited {cluster.patience} s at {where} for {count} processes to start; are all of them running, "
+            "and do firewalls let them through? --cluster.patience=SECONDS waits longer",
             file=sys.stderr,
             flush=True,
         )
         os._exit(2)
 
-    watch = threading.Timer(patience, give_up)
+    watch = threading.Timer(cluster.patience, give_up)
     watch.daemon = True
     watch.start()
     try:
-        jax.distributed.initialize(**found, initialization_timeout=patience + 60)
+        seconds = {"initialization_timeout": cluster.patience + 60, "heartbeat_timeout_seconds": cluster.silence}
+        jax.distributed.initialize(**found, **seconds)
         multihost_utils.process_allgather(np.int32(0))  # while all are here: CPUs wait 30 s at most for each other
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -68,10 +68,13 @@ class Feed:
 
 
 def open_feed(name: str, examples: Examples, mesh: Mesh, report: Callable[[str], None] = print) -> Feed:
-    """The feed of that name; auto: host on a CPU, resident elsewhere. Where memory is short, device for resident, and
-    `report` is told."""
+    """The feed of that name; auto: host on a CPU and for zooms that only the host can do, resident elsewhere.
+
+    Where memory is too short for resident it is device, and `report` is told.
+    """
     if name == "auto":
-        name = "host" if _platform(mesh) == "cpu" else "resident"
+        on_host = _platform(mesh) == "cpu" or examples.augmentation.zoom >= augment.LARGEST_ZOOM
+        name = "host" if on_host else "resident"
     if name == "resident":
         needed = resident.needed_bytes(len(examples.source), examples.image_size, examples.augmentation, mesh)
         free = resident.free_bytes(mesh)
@@ -105,7 +108,7 @@ def in_memory(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> 
         threads=loaders.cores(), report=report,
     )  # fmt: skip
     dispatch = 1 if _platform(mesh) == "cpu" else STEPS_AT_ONCE
-    ahead = Loader(workers=0, buffer=2 * dispatch)  # plans of the next dispatch are drawn while this one runs
+    ahead = Loader(threads=1, buffer=2 * dispatch)  # plans of the next dispatch are drawn while this one runs
 
     def prepare(store, batch):
         return augmented(batch | resident.take(store, batch["row"], mesh), examples)

@@ -44,11 +44,13 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, np.asarray(x)), tree)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
     devices = mesh.shape["data"]
-    if batch_size % devices:
+    if batch_size % (devices * accumulate):
+        parts = f" in {accumulate} parts" if accumulate > 1 else ""
         raise UserError(
-            f"batch_size {batch_size} cannot be split over {devices} devices: choose a multiple of {devices}"
+            f"batch_size {batch_size} cannot be split over {devices} devices{parts}: "
+            f"choose a multiple of {devices * accumulate}"
         )
 
 

@@ -52,11 +52,19 @@ class Stage:
     """What is taken from the stage before, or from --init; the rest is initialised anew."""
     reset_head_bias: bool = False
     """Set the head's bias to 0 after taking it, as the authors' second stage does."""
+    accumulate: int = 1
+    """Parts of a batch that pass one after the other, where the whole would not fit; one update of their mean gradient.
+    With batch norm it is not the same as one pass: each part is normalised by its own statistics."""
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
             if not getattr(self, name) > 0:
                 raise UserError(f"stage {self.name}: {name} must be above 0, got {getattr(self, name)}")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise UserError(
+                f"stage {self.name}: batch_size {self.batch_size} cannot be divided into accumulate={self.accumulate} "
+                "equal parts"
+            )
         if self.reference_batch < 0:
             raise UserError(f"stage {self.name}: reference_batch must be 0 or more, got {self.reference_batch}")
 

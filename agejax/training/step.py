@@ -20,32 +20,66 @@ TrainSteps = Callable[[TrainState, list[dict]], tuple[TrainState, Metrics]]
 Axes = tuple[str | None, ...]
 
 
-def make_update(network: Network, objective, optimizer: optax.GradientTransformation, seed: int = 0) -> Update:
+def make_update(
+    network: Network, objective, optimizer: optax.GradientTransformation, seed: int = 0, accumulate: int = 1
+) -> Update:
     """(state, batch) → (next state, batch means of the loss and the objective's metrics, at the OLD parameters).
 
-    Pure, to be compiled by the caller. What dropout drops is a function of (seed, step).
+    Pure, to be compiled by the caller. What dropout drops is a function of (seed, step). accumulate: so many parts of
+    the batch pass one after the other, as Stage.accumulate has it.
     """
 
-    def mean_loss(params, batch_stats, step, batch):
+    def mean_loss(params, batch_stats, key, batch):
         variables = {"params": params, "batch_stats": batch_stats}
         outputs, updates = network.apply(
-            variables, batch["image"], train=True, mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(jax.random.key(seed), step)},
-        )  # fmt: skip
+            variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
         loss_B, metrics_B = objective.loss(outputs["logits"], batch)
         means = {name: masked_mean(value_B, batch["mask"]) for name, value_B in metrics_B.items()}
         loss = masked_mean(loss_B, batch["mask"])
         return loss, (updates.get("batch_stats", {}), means | {"loss": loss})  # a network may have no statistics
 
+    def means(params, batch_stats, key, batch):
+        (_, (batch_stats, metrics)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
+            params, batch_stats, key, batch
+        )
+        return batch_stats, (grads, metrics)
+
     def update(state, batch):
-        gradient_of = jax.value_and_grad(mean_loss, has_aux=True)
-        (_, (batch_stats, metrics)), grads = gradient_of(state.params, state.batch_stats, state.step, batch)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        passed = means if accumulate == 1 else in_parts(means, accumulate)
+        batch_stats, (grads, metrics) = passed(state.params, state.batch_stats, key, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
 
     return update
+
+
+def in_parts(means: Callable, count: int) -> Callable:
+    """(params, batch_stats, key, batch) → (batch_stats, means over the batch), part by part.
+
+    `means` has the same form. Part i is rows i, i + count, …, so that every device has as many rows of each; it counts
+    by its rows of mask 1. The statistics go from part to part.
+    """
+
+    def passed(params, batch_stats, key, batch):
+        parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
+        total = jnp.maximum(batch["mask"].sum(), 1)
+
+        def one(carry, numbered):
+            (batch_stats, sums), (number, part) = carry, numbered
+            batch_stats, own = means(params, batch_stats, jax.random.fold_in(key, number), part)
+            share = part["mask"].sum() / total
+            return (batch_stats, jax.tree.map(lambda x, y: x + share * y, sums, own)), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        sums = jax.tree.map(jnp.zeros_like, jax.eval_shape(means, params, batch_stats, key, first)[1])
+        unroll = jax.default_backend() == "cpu"  # where convolutions in a loop are ten times slower
+        return jax.lax.scan(one, (batch_stats, sums), (jnp.arange(count), parts), unroll=unroll)[0]
+
+    return passed
 
 
 def make_train_steps(

@@ -3,7 +3,8 @@
 T trials share a network, an objective, an optimiser, a number of steps and the pictures in device memory. What differs
 travels as arrays with a leading axis T: parameters, moments, statistics, rows and plans, and the values of float
 options. On accelerators the step is vmapped over that axis, which the mesh axis "trial" spreads over devices; on a CPU,
-where vmapped convolutions are slower, one compiled step is called trial by trial. State and results are the same.
+where vmapped convolutions are slower, one compiled step is called trial by trial. State and results are the same, and
+WAYS names a third: one program that takes the trials in turn.
 """
 
 import copy
@@ -22,7 +23,7 @@ from agejax.models.network import Network
 from agejax.objectives.base import Expectation
 from agejax.parameters import Tree
 from agejax.training.feeds import Examples, Feed, in_memory
-from agejax.training.sharding import replicated, split_trials, to_devices
+from agejax.training.sharding import make_mesh, replicated, split_trials, to_devices
 from agejax.training.stages import Stage
 from agejax.training.state import TrainState
 from agejax.training.step import TrainSteps, make_train_steps, make_update
@@ -30,7 +31,6 @@ from data_pipelines import loaders
 from data_pipelines.loaders import Loader
 from data_pipelines.samplers import Source, Subset
 
-SWEPT = ("objective", "optimizer")  # parts of a stage whose float options may differ between trials of one program
 STEP = "objective.grid.step"
 FAR = 1e6  # the label of an output that a narrower grid does not have: no Gaussian reaches it
 NEVER = -1e9  # its score
@@ -47,9 +47,14 @@ class Trial(NamedTuple):
     """Of the order, the plans and what dropout drops."""
 
 
-def way_for(mesh: Mesh) -> str:
-    """How the backend runs trials best: a key of WAYS."""
-    return "loop" if mesh.devices.flat[0].platform == "cpu" else "vmap"
+def choose(way: str, trials: int) -> tuple[str, Mesh]:
+    """The way, and its devices: vmapped trials are spread over them, else all share the batches of one.
+
+    auto is vmap, and loop on a CPU.
+    """
+    if way == "auto":
+        way = "loop" if jax.default_backend() == "cpu" else "vmap"
+    return way, make_mesh(trials if way == "vmap" else 1)
 
 
 # what differs
@@ -57,7 +62,11 @@ def way_for(mesh: Mesh) -> str:
 
 def values(stage: Stage) -> dict[str, float]:
     """Dotted names of the float options that trials of one program may differ in."""
-    return {f"{part}.{name}": value for part in SWEPT for name, value in _floats(getattr(stage, part))}
+    parts = {"objective": stage.objective, "optimizer": stage.optimizer}
+    found = {f"{part}.{name}": value for part, options in parts.items() for name, value in _floats(options)}
+    return {
+        name: value for name, value in found.items() if name not in {f"objective.{x}" for x in stage.objective.wants}
+    }
 
 
 def _floats(options: Any) -> Iterator[tuple[str, float]]:
@@ -171,7 +180,7 @@ def make_feed(trials: Sequence[Trial], examples: Sequence[Examples], mesh: Mesh,
     @contextmanager
     def open_from(step: int):
         with ExitStack() as stack:
-            make = partial(loaders.plan_batches, loader=Loader(workers=0, threads=1))
+            make = partial(loaders.plan_batches, loader=Loader(threads=1))
             streams = [(rows[t], stack.enter_context(examples[t].batches(make, mesh, step))) for t in mine]
             yield _zipped(streams)
 
@@ -220,17 +229,29 @@ def make_trials_steps(
         changed = {name: value for name, value in own.items() if name != "seed"}
         stage = with_values(trials[0].stage, changed, widest)
         optimizer = stage.make_optimizer(state.params, steps, steps_per_epoch)
-        return make_update(network, stage.objective, optimizer, own["seed"])(state, feed.prepare(store, batch))
+        one = make_update(network, stage.objective, optimizer, own["seed"], stage.accumulate)
+        return one(state, feed.prepare(store, batch))
 
     return WAYS[way](update, feed, mesh)
 
 
 def vmapped(update: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
-    """All trials in one program."""
+    """All trials in one program, side by side."""
+    return _in_one_program(jax.vmap(update, in_axes=(0, 0, None, 0), spmd_axis_name="trial"), feed, mesh)
 
+
+def mapped(update: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
+    """All trials in one program, one after the other."""
+
+    def each(states, batch, shared, own):
+        return jax.lax.map(lambda one: update(one[0], one[1], shared, one[2]), (states, batch, own))
+
+    return _in_one_program(each, feed, mesh)
+
+
+def _in_one_program(each: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
     def together(states, fed):
         (shared, own), batch = fed
-        each = jax.vmap(update, in_axes=(0, 0, None, 0), spmd_axis_name="trial")
         states, metrics_T = each(states, batch, shared, own)
         return states, _means(metrics_T)
 
@@ -275,4 +296,4 @@ def _means(metrics_T: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return means | {"diverged": (~finite_T).sum()}
 
 
-WAYS = {"vmap": vmapped, "loop": looped}
+WAYS = {"vmap": vmapped, "map": mapped, "loop": looped}

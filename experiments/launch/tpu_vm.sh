@@ -48,7 +48,10 @@ cd "$(dirname "$0")/../.." || exit 2
 while :; do
     if [ "$(state)" != READY ]; then
         "${tpu[@]}" delete "${where[@]}" --quiet 2>/dev/null
-        make && install || { sleep "$pause" && continue; }
+        if ! { make && install; }; then
+            sleep "$pause"
+            continue
+        fi
     fi
     run "$words"
     code=$?
