@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add = commands.add_parser("evaluate", help="measure a finished run on any prepared data set", allow_abbrev=False)
     add.add_argument(
-        "--checkpoint", type=Path, required=True, help="workdir of a finished run, or one stage's folder in it"
+        "--checkpoint", required=True, help="workdir of a finished run, or one stage's folder in it; or gs://…"
     )
     add.add_argument("--data", required=True, help="prepared data set, as synthetic, aaf, manifest")
     add.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of prepared data sets (default: data)")
@@ -124,18 +124,20 @@ def bench(words: argparse.Namespace) -> int:
     chosen = {field.name: getattr(words, field.name) for field in dataclasses.fields(bench.Settings)}
     rows, remarks, code = [], [], 0
     found = bench.run(names, bench.Settings(**chosen), lambda text: (remarks.append(text), print(text, flush=True)))
-    about = None
+
+    def keep():
+        if words.json:
+            record.write(words.json, record.circumstances(sys.orig_argv), rows, remarks)
+
     try:
         for row in found:
-            about = about or record.circumstances([*sys.orig_argv])
             rows.append(row)
-            if words.json:
-                record.write(words.json, about, rows, remarks)
+            keep()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         code = 130
-    if rows:
-        record.show(rows, about)
+    keep()
+    record.show(rows, record.circumstances(sys.orig_argv))
     return code
 
 

@@ -29,6 +29,10 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
+def absolute(path: Path) -> Path:
+    return path if is_remote(path) else path.absolute()
+
+
 def modified(path: Path) -> float:
     """When, in seconds; whole seconds in a bucket."""
     found = path.stat()

@@ -377,10 +377,38 @@ def test_trials_are_held_against_as_many_processes(small, monkeypatch, drawn_dat
     assert (row.peer_value, row.ratio) == (96.0, 20 / 96)
 
 
-def test_a_process_that_dies_is_a_remark(small, drawn_data):
+def test_on_a_gpu_every_way_is_tried(small, monkeypatch, drawn_data):
+    took = {"auto": 20.0, "map": 40.0, "loop": 80.0}
+    monkeypatch.setattr(device, "platform", lambda: "gpu")
+    monkeypatch.setattr(trials, "seconds_of", lambda job: took[job.way] if job.trials == 32 else 5.0)
+    rows = told(trials.measure(Settings("synthetic", drawn_data, models=("small",))))[1]
+    assert {row.peer: row.ratio for row in rows} == {"way=map": 0.5, "way=loop": 0.25, "32 processes": 0.125}
+    assert {(row.value, row.model) for row in rows} == {(20.0, "small, bfloat16")} and "224 px" in rows[0].what
+
+
+def test_a_process_that_dies_is_a_remark(small, monkeypatch, drawn_data):
     """The child does not know this network."""
+    monkeypatch.setattr(trials, "SINGLES", 1)
     remarks, rows = told(trials.measure(Settings("synthetic", drawn_data, models=("small",))))
-    assert remarks == ["trials: RuntimeError: KeyError: 'small'"] and not rows
+    names = (OURS, *(f"alone {i}" for i in range(trials.SINGLES)))
+    assert remarks == [f"trials: {name}: RuntimeError: KeyError: 'small'" for name in names] and not rows
+
+
+@pytest.mark.parametrize(
+    "chosen, limits",
+    [
+        ({}, {"XLA_CLIENT_MEM_FRACTION": "0.2"}),
+        ({"XLA_CLIENT_MEM_FRACTION": "0.45"}, {"XLA_CLIENT_MEM_FRACTION": "0.4"}),
+        ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9"}, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}),
+    ],
+)
+def test_processes_leave_this_ones_memory_alone(monkeypatch, chosen, limits):
+    given = []
+    done = types.SimpleNamespace(returncode=0)
+    monkeypatch.setattr(trials.os, "environ", chosen)
+    monkeypatch.setattr(trials.subprocess, "run", lambda words, env, **_: given.append(env) or done)
+    assert trials.seconds_of(trials.Job("d", "f", "m", "float32", 32, 1, 1)) >= 0
+    assert given == [limits]
 
 
 @pytest.mark.slow  # two programs to compile

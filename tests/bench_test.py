@@ -125,6 +125,7 @@ def test_single_figures_stand_beside_those_of_peers_that_have_one():
 
 def test_the_command_prints_a_table_and_writes_rows(small, monkeypatch, tmp_path, capsys):
     without(monkeypatch, "torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     file = tmp_path / "new" / "bench.json"
     assert main(["bench", "--only=loader", "--seconds=0.1", f"--json={file}"]) == 0
     printed = capsys.readouterr().out
@@ -139,7 +140,8 @@ def test_the_command_prints_a_table_and_writes_rows(small, monkeypatch, tmp_path
         assert row["spread"][0] <= row["value"] <= row["spread"][1]
     assert " cores, " in whole["machine"] and whole["device"] == {"platform": "cpu", "kind": "cpu", "count": 4}
     assert "--xla_force_host_platform_device_count=4" in whole["flags"]["XLA_FLAGS"]
-    assert whole["flags"]["JAX_PLATFORMS"] == "cpu" and "jax_default_matmul_precision" in whole["flags"]
+    assert whole["flags"]["environment"]["JAX_PLATFORMS"] == "cpu"
+    assert "jax_default_matmul_precision" in whole["flags"]["jax"] and "OMP_NUM_THREADS" in whole["flags"]["peers"]
     assert whole["versions"].keys() >= {"python", "jax", "flax", "numpy"}
     assert datetime.datetime.fromisoformat(whole["date"]).tzinfo
     assert whole["command"] and "torch not installed: pip install 'agejax[bench]'" in whole["remarks"]
@@ -152,13 +154,16 @@ def test_what_was_measured_before_ctrl_c_is_kept(monkeypatch, tmp_path, capsys):
         yield Row("m", "first", 1.0, "images/s")
         assert [row["what"] for row in json.loads(file.read_text())["rows"]] == ["first"]  # while the next one runs
         yield Row("m", "second", 2.0, "images/s")
+        yield "a last word"
         raise KeyboardInterrupt
 
     monkeypatch.setitem(bench.BENCHES, "floor", measure)
+    monkeypatch.setitem(bench.BENCHES, "loader", lambda settings: pytest.fail("it goes on"))
     assert main(["bench", "--only=floor,loader", f"--json={file}"]) == 130
     printed = capsys.readouterr()
     assert "first" in printed.out and "second" in printed.out and "stopped" in printed.err
-    assert [row["what"] for row in json.loads(file.read_text())["rows"]] == ["first", "second"]
+    whole = json.loads(file.read_text())
+    assert [row["what"] for row in whole["rows"]] == ["first", "second"] and whole["remarks"][-1] == "a last word"
 
 
 def test_a_bench_that_stops_does_not_stop_the_next_one(monkeypatch, capsys):

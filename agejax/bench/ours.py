@@ -12,6 +12,7 @@ from agejax.models import cost, folding
 from agejax.models.inputs import Inputs
 from agejax.models.network import BACKBONES, Network, init_variables, make_network
 from agejax.objectives import JointLabelDistribution
+from agejax.training.compilation import training_options
 from agejax.training.optim import make_optimizer
 from agejax.training.optim.rules import Adam
 from agejax.training.optim.schedules import StepDecay
@@ -91,9 +92,10 @@ def new_training(case: Case) -> tuple[Update, TrainState]:
 class Work:
     """Compiled; `start` does it once without waiting, `wait` waits for all that was started."""
 
-    def __init__(self, program, arguments: tuple, batch: int, steps: int = 1, donate: tuple[int, ...] = ()):
+    def __init__(self, program, arguments: tuple, batch: int, steps: int = 1, **options):
+        """`options` are those of jax.jit."""
         began = time.perf_counter()
-        self.compiled = jax.jit(program, donate_argnums=donate).lower(*arguments).compile()
+        self.compiled = jax.jit(program, **options).lower(*arguments).compile()
         self.batch, self.steps, self.memory = batch, steps, planned_bytes(self.compiled)
         self.arguments, self.result = arguments, None
         self.start()
@@ -118,7 +120,8 @@ class Training(Work):
             program = partial(jax.lax.scan, update)
         else:
             program = update
-        super().__init__(program, (state, given), batch, at_once, donate=(0,))
+        options = training_options(jax.default_backend())
+        super().__init__(program, (state, given), batch, at_once, donate_argnums=0, compiler_options=options)
 
     def start(self) -> None:
         state, self.result = self.compiled(*self.arguments)

@@ -21,36 +21,20 @@ PACKAGES = (
     *("torch", "torchvision", "triton", "tensorflow", "tensorflow-cpu", "mtcnn"),
     *("jax-cuda13-plugin", "jax-cuda12-plugin", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
 )
-SETTINGS = (
-    "XLA_",
-    "JAX_",
-    "TF_",
-    "CUDA_",
-    "NVIDIA_",
-    "CUDNN_",
-    "CUBLAS_",
-    "TORCH",
-    "PYTORCH_",
-    "OMP_",
-    "MKL_",
-    "TRITON_",
-)
-JAX_OPTIONS = (
-    *("jax_enable_x64", "jax_default_matmul_precision", "jax_compilation_cache_dir", "jax_platforms"),
-    *("jax_threefry_partitionable", "jax_default_prng_impl"),
-)
+PEERS = ("TORCH", "PYTORCH_", "TRITON_", "TF_", "CUBLAS_", "OMP_", "MKL_")  # what settings of theirs begin with
 
 
 def circumstances(command: list[str]) -> dict:
     """Machine, device, flags, versions, date and command, for JSON."""
     import jax
 
-    chosen = {name: value for name, value in sorted(os.environ.items()) if name.startswith(SETTINGS)}
-    options = {name: jax.config.values[name] for name in JAX_OPTIONS if name in jax.config.values}
+    from agejax.training import compilation
+
+    theirs = {name: value for name, value in sorted(os.environ.items()) if name.startswith(PEERS)}
     return {
         "machine": machine(),
         "device": {"platform": device.platform(), "kind": device.kind(), "count": jax.device_count()},
-        "flags": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")} | chosen | options,
+        "flags": {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")} | compilation.flags() | {"peers": theirs},
         "versions": {"python": platform.python_version()} | versions(),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(command),

@@ -35,11 +35,15 @@ AUGMENTATION = Augmentation()
 
 def measure(settings: Settings) -> Iterator[Row | str]:
     """Rows, or remarks for the reader. Of the models, the first."""
+    import jax
+
     from agejax.bench.ours import Case
 
     torch_device, remark = device.torch_device()
     if remark:
         yield remark
+    if device.platform() != "cpu" and jax.device_count() > 1:
+        yield f"feeds train on all {jax.device_count()} devices, the step alone and torch on one of them"
     batch = settings.batch or step.TRAINED.get(device.platform(), step.TRAINED_ELSEWHERE)
     with TemporaryDirectory(prefix="agejax-bench-") as scratch:
         source = open_examples(settings, Path(scratch), PHOTOGRAPHS)

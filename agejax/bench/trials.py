@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from agejax.bench import device
 from agejax.bench.loader import DRAWN_PIXELS
-from agejax.bench.rounds import MODELS, Row, Settings
+from agejax.bench.rounds import MODELS, OURS, Row, Settings, beside
 from data_pipelines import builders
 
 TRIALS, SHOTS = 32, 12  # examples of each trial, which are its batch
@@ -25,7 +25,8 @@ SINGLES = 3  # processes of one trial that are run
 DRAWN = 64  # faces to choose from, where no data set is named
 STEPS, STEPS_ELSEWHERE = {"cpu": 10}, 60
 SIZES, SIZES_ELSEWHERE = {"cpu": 64}, 224
-FRACTION = "0.4"  # of the device's memory: this process holds its own part
+WAYS = {"gpu": ("map", "loop")}  # that are tried beside what the backend chooses
+WITH_TORCH, ALONE = "0.4", "0.2"  # of the device's memory, of which this process holds its own part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Job:
     size: int
     steps: int
     trials: int
+    way: str = "auto"
+    """Of training/trials.py."""
 
 
 def measure(settings: Settings) -> Iterator[Row | str]:
@@ -52,23 +55,25 @@ def measure(settings: Settings) -> Iterator[Row | str]:
         model, dtype = (settings.models or MODELS)[0], device.dtypes(settings.dtypes)[-1]
         size, steps = SIZES.get(where, SIZES_ELSEWHERE), STEPS.get(where, STEPS_ELSEWHERE)
         job = Job(data, str(data_dir), model, dtype, size, steps, TRIALS)
-        together, wrong, _ = device.attempt(seconds_of, job)
-        one = dataclasses.replace(job, trials=1)
-        singles = [device.attempt(seconds_of, one) for _ in range(SINGLES if together else 0)]
-    yield from (f"trials: {text}" for text in (wrong, *(text for _, text, _ in singles)) if text)
-    known = [seconds for seconds, _, _ in singles if seconds]
-    if known:
+        jobs = {OURS: job} | {f"way={way}": dataclasses.replace(job, way=way) for way in WAYS.get(where, ())}
+        jobs |= {f"alone {i}": dataclasses.replace(job, trials=1) for i in range(SINGLES)}
+        done = {name: device.attempt(seconds_of, one) for name, one in jobs.items()}
+    yield from (f"trials: {name}: {wrong}" for name, (_, wrong, _) in done.items() if wrong)
+    took = {name: seconds for name, (seconds, _, _) in done.items() if seconds}
+    singles = [seconds for name, seconds in took.items() if name.startswith("alone")]
+    if OURS in took and singles:
+        values = {name: seconds for name, seconds in took.items() if not name.startswith("alone")}
         what = f"{TRIALS} trials, {SHOTS} examples, {steps} steps, {size} px"
-        theirs = TRIALS * median(known)
-        yield Row(f"{model}, {dtype}", what, together, "s", f"{TRIALS} processes", theirs, together / theirs)
+        values[f"{TRIALS} processes"] = TRIALS * median(singles)
+        yield from beside(f"{model}, {dtype}", what, "s", values)
 
 
 def seconds_of(job: Job) -> float:
     """Wall time of a process that does the job. Raises RuntimeError with its last words."""
     program = f"from agejax.bench.trials import Job, work; work({job!r})"
-    environment = os.environ | {name: FRACTION for name in device.FRACTIONS if name in os.environ}
+    limits = {name: WITH_TORCH for name in device.FRACTIONS if name in os.environ} or {device.FRACTIONS[0]: ALONE}
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | limits, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["the process died"])[-1])
     return time.perf_counter() - began
@@ -106,6 +111,7 @@ def work(job: Job) -> list[float]:
         feed, state = open_feed("auto", examples[0], mesh, _silent), jax.device_put(state, replicated(mesh))
         train_steps = make_train_steps(make_update(case.network, OBJECTIVE, optimizer), feed, mesh)
     else:
+        way, mesh = trials.choose(job.way, job.trials)
         feed = trials.make_feed(group, examples, mesh, _silent)
         state = trials.place(trials.stack([jax.device_get(state)] * job.trials), mesh)
         train_steps = trials.make_trials_steps(group, case.network, job.steps, 1.0, feed, mesh, way)

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from agejax import specs
-from agejax.files import as_path, modified, write_whole
+from agejax.files import absolute, as_path, modified, write_whole
 from agejax.models.network import Network, make_network, variable_shapes
 from agejax.parameters import Tree
 from agejax.training.sharding import make_mesh, replicated
@@ -65,7 +65,7 @@ class StageCheckpoints:
 
     def __init__(self, stage_dir: Path):
         keep_one = ocp.CheckpointManagerOptions(max_to_keep=1, cleanup_tmp_directories=True)
-        folder = stage_dir.absolute() / "checkpoints"
+        folder = absolute(stage_dir) / "checkpoints"
         self.latest = Manager(folder / "latest", options=keep_one)
         self.best = Manager(folder / "best", options=keep_one)
 
@@ -145,7 +145,7 @@ def read_description(stage_dir: Path) -> Description:
 
 def load_trained(checkpoint: Path, mesh: Mesh | None = None) -> tuple[Description, dict]:
     """(description, {"params", "batch_stats"}) of a finished stage, on every device of the mesh."""
-    stage_dir = find_stage(as_path(checkpoint)).absolute()
+    stage_dir = absolute(find_stage(as_path(checkpoint)))
     description, selected = read_description(stage_dir), read_card(stage_dir)["selected"]
     return description, load_variables(stage_dir, description, selected, mesh or make_mesh())
 
@@ -155,7 +155,7 @@ def load_variables(stage_dir: Path, description: Description, selected: str, mes
     network, place = description.network(), replicated(mesh)
     shapes = variable_shapes(network, description.image_size)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
-    folder = stage_dir.absolute() / "checkpoints" / selected
+    folder = absolute(stage_dir) / "checkpoints" / selected
     with ocp.CheckpointManager(folder) as manager:
         step = manager.latest_step()
         if step is None:

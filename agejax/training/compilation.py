@@ -7,11 +7,13 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from agejax.files import is_remote
+
 YNN = "xla_cpu_experimental_ynn_fusion_type"
 # XLA's own choice for CPU less YNNPACK's convolutions. Gradients of kernels are convolutions with maps for kernels:
 # YNNPACK computes them on one thread and in up to twice the instructions that XLA's other way, Eigen, takes on all.
 CPU_TRAINING = {YNN: "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
-ENVIRONMENT = ("XLA_", "JAX_", "LIBTPU_", "NCCL_", "CUDA_", "CUDNN_", "NVIDIA_TF32_OVERRIDE", "TF_")
+ENVIRONMENT = ("XLA_", "JAX_", "LIBTPU_", "NCCL_", "CUDA_", "CUDNN_", "NVIDIA_TF32_OVERRIDE")
 CONFIG = (
     *("jax_compilation_cache_dir", "jax_persistent_cache_enable_xla_caches", "jax_default_matmul_precision"),
     *("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable"),
@@ -41,10 +43,13 @@ def _is_known_on_cpu() -> bool:
 def keep_compiled(folder: Path) -> None:
     """Programs compiled from here on are kept in the folder, and found there by this and other processes.
 
-    A bucket will do. On a GPU XLA's choices of kernels are kept with them, on local disks: they then stay the same from
-    run to run. Programs that compile in under a second are not kept.
+    On a GPU XLA's choices of kernels are kept with them, and so stay the same from run to run; not in a bucket, which
+    XLA cannot write to. Programs that compile in under a second are not kept.
     """
-    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    remote = is_remote(folder)
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder if remote else folder.absolute()))
+    kernels = "none" if remote else "xla_gpu_per_fusion_autotune_cache_dir"
+    jax.config.update("jax_persistent_cache_enable_xla_caches", kernels)
     compilation_cache.reset_cache()  # what was compiled before has settled that there is none
 
 

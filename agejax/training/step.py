@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from agejax.models.network import Network
+from agejax.training.compilation import training_options
 from agejax.training.feeds import Feed
 from agejax.training.sharding import replicated, split, to_devices
 from agejax.training.state import TrainState
@@ -101,7 +102,11 @@ def make_train_steps(
     def compiled(program, axes):
         state, batch = (NamedSharding(mesh, PartitionSpec(*names)) for names in (state_axes, axes))
         places = (state, batch, jax.tree.map(lambda x: x.sharding, feed.store))
-        return jax.jit(program, donate_argnums=0, in_shardings=places, out_shardings=(state, replicated(mesh)))
+        options = training_options(mesh.devices.flat[0].platform)
+        return jax.jit(
+            program, donate_argnums=0, in_shardings=places, out_shardings=(state, replicated(mesh)),
+            compiler_options=options,
+        )  # fmt: skip
 
     single, several = compiled(one, axes), compiled(many, (None, *axes))
 

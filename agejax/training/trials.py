@@ -22,10 +22,10 @@ from jax.sharding import Mesh
 from agejax.models.network import Network
 from agejax.objectives.base import Expectation
 from agejax.parameters import Tree
+from agejax.training.compilation import training_options
 from agejax.training.feeds import Examples, Feed, in_memory
 from agejax.training.sharding import make_mesh, replicated, split_trials, to_devices
 from agejax.training.stages import Stage
-from agejax.training.state import TrainState
 from agejax.training.step import TrainSteps, make_train_steps, make_update
 from data_pipelines import loaders
 from data_pipelines.loaders import Loader
@@ -150,15 +150,16 @@ def stack(trees: Sequence[Tree]) -> Tree:
 def take_one(tree: Tree, trial: int, shapes: Tree, mesh: Mesh) -> Tree:
     """One trial's part of a stacked tree, on every device, cut to the given shapes."""
 
-    def cut(all_T, shape):
-        return jax.lax.dynamic_index_in_dim(all_T, trial, keepdims=False)[tuple(slice(n) for n in shape.shape)]
+    def cut(wide, shape):
+        return wide[tuple(slice(n) for n in shape.shape)]
 
-    return jax.jit(lambda tree: jax.tree.map(cut, tree, shapes), out_shardings=replicated(mesh))(tree)
+    return jax.jit(lambda tree: jax.tree.map(cut, _part(tree, trial), shapes), out_shardings=replicated(mesh))(tree)
 
 
-def place(states: TrainState, mesh: Mesh) -> TrainState:
-    """Every device holds the trials that it trains."""
-    return jax.device_put(states, split_trials(mesh))
+def place(tree_T: Tree, mesh: Mesh) -> Tree:
+    """From the host, where every process has all of it: every device gets the trials that it trains."""
+    split = split_trials(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, split, lambda part: x[part]), tree_T)
 
 
 # steps
@@ -184,7 +185,7 @@ def make_feed(trials: Sequence[Trial], examples: Sequence[Examples], mesh: Mesh,
             streams = [(rows[t], stack.enter_context(examples[t].batches(make, mesh, step))) for t in mine]
             yield _zipped(streams)
 
-    store = shared.store, jax.device_put(own, split_trials(mesh))
+    store = shared.store, place(own, mesh)
     return Feed("trials", open_from, shared.prepare, store, shared.dispatch)
 
 
@@ -262,21 +263,20 @@ def _in_one_program(each: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
 def looped(update: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
     """One program for one trial, called for each."""
     shared, own = feed.store
-    count = len(own["seed"])
-
-    def one_of(states, batch, shared, own, trial):
-        state, batch, own = jax.tree.map(lambda x: x[trial], (states, batch, own))
-        state, metrics = update(state, batch, shared, own)
-        return jax.tree.map(lambda all_T, x: all_T.at[trial].set(x), states, state), metrics
-
-    program = jax.jit(one_of, donate_argnums=0, out_shardings=(split_trials(mesh), replicated(mesh)))
-    numbers = [jax.device_put(np.int32(trial), replicated(mesh)) for trial in range(count)]
+    numbers = [jax.device_put(np.int32(trial), replicated(mesh)) for trial in range(len(own["seed"]))]
+    # three programs: in one that reads a trial and writes it back, XLA copies the states of all the others, too
+    read = jax.jit(_part)
+    options = training_options(mesh.devices.flat[0].platform)
+    step = jax.jit(update, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=options)
+    write = jax.jit(_with_part, donate_argnums=0, out_shardings=split_trials(mesh))
     means = jax.jit(lambda rows: _means(jax.tree.map(lambda *x: jnp.stack(x), *rows)))
 
     def once(states, batch):
         batch, rows = to_devices(batch, mesh, (None, "data")), []
         for number in numbers:
-            states, metrics = program(states, batch, shared, own, number)
+            state, mine, values = read((states, batch, own), number)
+            state, metrics = step(state, mine, shared, values)
+            states = write(states, state, number)
             rows.append(metrics)
         return states, means(rows)
 
@@ -288,6 +288,14 @@ def looped(update: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
         return states, jax.tree.map(lambda *x: np.stack(jax.device_get(x)), *metrics)
 
     return train_steps
+
+
+def _part(all_T: Tree, trial: jax.Array) -> Tree:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, trial, keepdims=False), all_T)
+
+
+def _with_part(all_T: Tree, part: Tree, trial: jax.Array) -> Tree:
+    return jax.tree.map(lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, trial, 0), all_T, part)
 
 
 def _means(metrics_T: dict[str, jax.Array]) -> dict[str, jax.Array]:
