@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -125,9 +126,11 @@ def bench(words: argparse.Namespace) -> int:
     rows, remarks, code = [], [], 0
     found = bench.run(names, bench.Settings(**chosen), lambda text: (remarks.append(text), print(text, flush=True)))
 
+    about = functools.cache(lambda: record.circumstances(sys.orig_argv))  # it opens the device
+
     def keep():
         if words.json:
-            record.write(words.json, record.circumstances(sys.orig_argv), rows, remarks)
+            record.write(words.json, about(), rows, remarks)
 
     try:
         for row in found:
@@ -137,7 +140,7 @@ def bench(words: argparse.Namespace) -> int:
         print("stopped", file=sys.stderr)
         code = 130
     keep()
-    record.show(rows, record.circumstances(sys.orig_argv))
+    record.show(rows, about())
     return code
 
 

@@ -15,6 +15,7 @@ from agejax.parameters import count
 from agejax.training import checkpoint, cluster, evaluate, loop
 from agejax.training.checkpoint import Description
 from agejax.training.cluster import is_leader, say, together
+from agejax.training.compilation import keep_compiled
 from agejax.training.feeds import open_feed
 from agejax.training.progress import make_progress
 from agejax.training.sharding import make_mesh, replicate
@@ -54,8 +55,10 @@ def run(experiment: Experiment, argv: list[str]) -> int:
     if finished:
         say(f"{sentence(workdir)}\nFinished before; to run again, remove {workdir} or choose another --workdir.")
         return 0
-    mesh = make_mesh()
-    loader = experiment.loader.settled(accelerated=jax.default_backend() != "cpu")
+    accelerated = jax.default_backend() != "cpu"
+    if experiment.compile_cache or accelerated:
+        keep_compiled(experiment.compile_cache or workdir / "compiled")
+    mesh, loader = make_mesh(), experiment.loader.settled(accelerated)
     experiment = dataclasses.replace(experiment, loader=loader)
     cluster.in_turn(partial(ensure_data, experiment))
     with together():

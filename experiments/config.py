@@ -50,6 +50,8 @@ class Experiment:
     feed: Literal["auto", "host", "device", "resident"] = "auto"
     """Where training images are augmented and kept: by the loader; on the device, streamed; on the device, all of them
     in its memory. auto: host on a CPU, resident elsewhere."""
+    compile_cache: Path | None = None
+    """Folder where compiled programs are kept; left out: `compiled` in the workdir, and none on a CPU."""
     sweep: tuple[tuple[str, tuple], ...] = ()
     """(option of the last stage or seed, its values): all combinations are trained, those of one shape as one."""
     sweep_way: Literal["auto", "vmap", "map", "loop"] = "auto"
@@ -71,4 +73,4 @@ class Experiment:
 
 
 # A run may be continued with other values of these: they do not change what is computed.
-FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "cluster", "checkpoint_epochs", "only", "sweep_way")
+FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "cluster", "checkpoint_epochs", "only", "sweep_way", "compile_cache")

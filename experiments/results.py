@@ -12,7 +12,7 @@ import numpy as np
 
 from agejax import metrics, specs
 from agejax.files import write_whole
-from agejax.training import evaluate
+from agejax.training import compilation, evaluate
 from data_pipelines.schema import is_drawn
 from experiments.config import Experiment
 from experiments.saved import read_json
@@ -34,6 +34,7 @@ def new_results(experiment: Experiment, argv: list[str]) -> dict:
         | {name: importlib.metadata.version(name) for name in VERSIONS},
         "device": device.device_kind,
         "devices": jax.device_count(),
+        "flags": compilation.flags(),
         "processes": jax.process_count(),
         "config": specs.encode(experiment),
     }

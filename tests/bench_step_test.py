@@ -216,7 +216,7 @@ def test_inference_gives_the_ages_of_the_network(small, dtype, tolerance):
     case = ours.Case("small", dtype, 32)
     work = ours.Inference(case, 4)
     image = ours.drawn_batch(4, 32)["image"]
-    ages = ours.OBJECTIVE.predict(case.network.apply(case.variables, image)["logits"])[0]
+    ages = ours.OBJECTIVE.predict(jax.jit(case.network.apply)(case.variables, image)["logits"])[0]
     np.testing.assert_allclose(work.result, ages, atol=tolerance)
     assert np.ptp(work.result) > 0
 

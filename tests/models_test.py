@@ -1,5 +1,6 @@
 """Parameter counts, pooling, what bfloat16 and freezing leave alone."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,17 @@ def test_max_pool_drops_an_odd_edge_and_gives_the_gradient_to_the_first_of_equal
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0, 1, 0, 0], [0] * 5, [0] * 5])
     window = jnp.array([[0.0, 3.0], [3.0, 1.0]])[None, :, :, None]  # torch takes the first, row by row
     np.testing.assert_array_equal(jax.grad(lambda x: max_pool(x).sum())(window)[0, :, :, 0], [[0, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_max_pool_and_its_gradient_are_those_of_reduce_window(dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.permutation(2 * 7 * 9 * 2).reshape(2, 7, 9, 2) % 251, dtype)  # no equals within a window
+    gradient = jnp.asarray(rng.standard_normal((2, 3, 4, 2)), dtype)
+    ours, theirs = (jax.vjp(pool, x) for pool in (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2))))
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1](gradient)[0], theirs[1](gradient)[0])
+    assert ours[1](gradient)[0].dtype == dtype
 
 
 @pytest.mark.parametrize("place", range(4))

@@ -1,5 +1,7 @@
 """Predictions for a split: what is kept between calls, and that norms folded away change nothing."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from agejax.models.network import variable_shapes
 from agejax.models.vgg import VGG
 from agejax.objectives import JointLabelDistribution
 from agejax.training import checkpoint, evaluate
-from agejax.training.sharding import make_mesh, replicated
+from agejax.training.sharding import make_mesh, replicated, to_devices
+from agejax.training.step import make_predict_step
 from data_pipelines.align import Alignment
 from data_pipelines.loaders import eval_batches
 
+GATHERED = re.compile(r"\w+\[([\d,]+)\]\S* all-gather\(")
 DESCRIPTION = checkpoint.Description(VGG(1 / 32), JointLabelDistribution(), 32, "float32", Alignment(), "squares", 50.0)
 
 
@@ -74,3 +78,12 @@ def test_values_are_those_of_the_network_with_its_norms():
     values = [objective.predict(network.apply(variables(), x)["logits"])[0] for x in (image, image[:, :, ::-1])]
     assert np.ptp(predictions.value) > 1e-3
     np.testing.assert_allclose(predictions.value, (values[0] + values[1]) / 2, rtol=1e-5)
+
+
+def test_no_device_computes_other_devices_images():
+    mesh, rows = make_mesh(), {name: np.zeros(8, np.float32) for name in ("label", "sigma", "mask")}
+    batch = rows | {"index": np.zeros(8, np.int32), "image": np.zeros((8, 32, 32, 3), np.uint8)}
+    step = make_predict_step(DESCRIPTION.network(), DESCRIPTION.objective, mesh)
+    program = step.lower(variables(), to_devices(batch, mesh)).compile().as_text()
+    gathered = [int(np.prod([int(n) for n in dims.split(",")])) for dims in GATHERED.findall(program)]
+    assert gathered and max(gathered) <= 16  # predictions, and not pixels

@@ -311,8 +311,10 @@ def test_the_blind_guess_is_the_median_of_the_chosen_examples(drawn_data):
 
 @pytest.mark.parametrize("number, target", [(0, "identity"), (1, "age")])
 def test_a_stage_trains_in_the_order_that_it_names(drawn_data, number, target):
-    order = ("--pretrain.order=ClassBalanced", "--finetune.order=ClassBalanced")
-    experiment = parse(tiny.words(drawn_data, Path("unused"), *tiny.PRETRAIN, *tiny.FINETUNE, *order))
+    order = ("--pretrain.order=ClassBalanced", "--finetune.order=ClassBalanced", "--loader.workers=0")
+    experiment = parse(
+        tiny.words(drawn_data, Path("unused"), *tiny.PRETRAIN, *tiny.FINETUNE, *order, "--loader.workers=0")
+    )
     faces = builders.open_split("synthetic", drawn_data, "train")
     feed = open_feed("host", fed(experiment, experiment.stages[number], faces, 7), make_mesh())
     with feed.open(2) as batches:
@@ -461,7 +463,7 @@ def test_optional_fields_take_none_and_stages_a_list():
 
 # every option can be set
 
-SET_OTHERWISE = {"name", "recipe", "only", "pretrain.name", "finetune.name"}  # the config; --recipe; --stages
+SET_OTHERWISE = {"name", "recipe", "only", "pretrain.name", "finetune.name", "sweep"}  # the config; --recipe; --stages
 LEGAL = {  # where any other value will not do
     "data": ("synthetic/mugshot", "synthetic/mugshot"),
     "finetune.objective.grid.low": (10.0, "10"),

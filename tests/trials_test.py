@@ -15,7 +15,7 @@ from agejax.labels import LabelGrid
 from agejax.models.network import variable_shapes
 from agejax.objectives import OBJECTIVES, JointLabelDistribution
 from agejax.parameters import flatten
-from agejax.training import trials
+from agejax.training import swept, trials
 from agejax.training.checkpoint import Description
 from agejax.training.feeds import Examples, open_feed
 from agejax.training.optim import SGD
@@ -138,7 +138,7 @@ def objectives_and_options():
     for name, cls in OBJECTIVES.items():
         if hasattr(cls, "grid"):
             objective = cls(mae=3.0) if "mae" in cls.wants else cls()
-            for option in trials.values(Stage("s", objective)):
+            for option in swept.values(Stage("s", objective)):
                 if option.startswith("objective."):
                     yield pytest.param(objective, option, id=f"{name} {option}")
 
@@ -156,7 +156,7 @@ def loss_and_gradient(objective, logits, batch):
 def test_an_option_that_travels_as_an_array_means_the_same(objective, option):
     """Loss, error and gradient of each value, in one program for both, against the objective made with that value."""
     rng, name = np.random.default_rng(0), option.removeprefix("objective.")
-    old = trials.values(Stage("s", objective))[option]
+    old = swept.values(Stage("s", objective))[option]
     both = [2 * old or 0.5, old / 2 or 0.25]
     checked = [replaced(objective, name, value) for value in both]
     widest = max(one.grid.size for one in checked)
@@ -169,7 +169,7 @@ def test_an_option_that_travels_as_an_array_means_the_same(objective, option):
     }
 
     def one(value, logits):
-        stage = trials.with_values(Stage("s", objective), {option: value}, widest)
+        stage = swept.with_values(Stage("s", objective), {option: value}, widest)
         return loss_and_gradient(stage.objective, logits, batch)
 
     found = jax.jit(jax.vmap(one))(np.array(both, np.float32), wide)

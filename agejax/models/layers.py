@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from agejax.models.norms import BatchNorm
 from agejax.parameters import is_trainable
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # N(0, sqrt(2 / (k·k·C_out)))
@@ -38,8 +39,7 @@ class Compute:
 class ConvNorm(nn.Module):
     """Convolution, batch normalisation, activation; the last two may be left out.
 
-    Padding is symmetric, kernel // 2 on every side as torch has it, or "SAME" as TensorFlow has it. Batch
-    normalisation keeps the biased running variance (torch keeps the unbiased one).
+    Padding is symmetric, kernel // 2 on every side as torch has it, or "SAME" as TensorFlow has it.
     """
 
     channels: int
@@ -64,30 +64,48 @@ class ConvNorm(nn.Module):
         )(x_BxHxWxC)  # fmt: skip
         if self.norm and not folded:
             stored = not train or not self.compute.trains(self, "norm", "scale")
-            norm = nn.BatchNorm(stored, momentum=0.9, epsilon=self.epsilon, dtype=self.compute.dtype, name="norm")
-            x = norm(x)
+            x = BatchNorm(stored, self.epsilon, name="norm")(x)
         return x if self.activation is None else self.activation(x)
 
 
+@jax.custom_vjp
 def max_pool(x_BxHxWxC: jax.Array) -> jax.Array:
     """2×2 max-pooling with stride 2; an odd last row or column is dropped.
 
-    Written as selects: their gradient is a select again, where that of `reduce_window` is a select-and-scatter, slower
-    than the convolutions around it on CPU. Of equal maxima the first, row by row, has the gradient, as in torch.
+    Of equal maxima the first, row by row, has the gradient, as in torch; a window with a NaN gives NaN. The gradient
+    knows each window's place of the maximum, one byte: that of `reduce_window` is a select-and-scatter, slower than the
+    convolutions around it on CPU, and that of selects keeps their masks and reads the map once for each.
     """
+    return _pooled(x_BxHxWxC)[0]
+
+
+def _pooled(x_BxHxWxC: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     B, H, W, C = x_BxHxWxC.shape
     x = x_BxHxWxC[:, : H // 2 * 2, : W // 2 * 2].reshape(B, H // 2, 2, W // 2, 2, C)
-    x = _larger(x[:, :, :, :, 0], x[:, :, :, :, 1])
-    return _larger(x[:, :, 0], x[:, :, 1])
+    upper, right_above = _larger(x[:, :, 0, :, 0], x[:, :, 0, :, 1])
+    lower, right_below = _larger(x[:, :, 1, :, 0], x[:, :, 1, :, 1])
+    largest, below = _larger(upper, lower)
+    place = jnp.where(below, 2 + right_below, right_above).astype(jnp.uint8)  # in the window, row by row
+    return largest, (place, jnp.zeros((H % 2, W % 2)))  # what is dropped, as a shape
 
 
-def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a where they are equal; NaN where either is.
+def _unpooled(saved, gradient_BxhxwxC: jax.Array) -> tuple[jax.Array]:
+    place, dropped_edge = saved
+    B, h, w, C = gradient_BxhxwxC.shape
+    own = jnp.arange(4, dtype=jnp.uint8).reshape(1, 1, 2, 1, 2, 1)
+    here = place[:, :, None, :, None, :] == own
+    gradient = jnp.where(here, gradient_BxhxwxC[:, :, None, :, None, :], 0).reshape(B, 2 * h, 2 * w, C)
+    below, beside = dropped_edge.shape
+    return (jnp.pad(gradient, ((0, 0), (0, below), (0, beside), (0, 0))),)
 
-    Not `.max(axis)`: its gradient divides by the number of elements that equal the maximum, and where XLA computes the
-    input twice, rounded differently, that number may be 0.
-    """
-    return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+max_pool.defvjp(_pooled, _unpooled)
+
+
+def _larger(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(a where they are equal, NaN where either is; whether it is b)."""
+    is_b = ~((a >= b) | jnp.isnan(a))
+    return jnp.where(is_b, b, a), is_b
 
 
 def max_pool3(x_BxHxWxC: jax.Array, stride: int, padding: tuple[tuple[int, int], tuple[int, int]]) -> jax.Array:

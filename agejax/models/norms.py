@@ -38,7 +38,7 @@ class BatchNorm(nn.Module):
         return y
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=3)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalise(
     x_BxHxWxC: jax.Array, scale_C: jax.Array, bias_C: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -57,14 +57,9 @@ class Stage:
     With batch norm it is not the same as one pass: each part is normalised by its own statistics."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "accumulate"):
             if not getattr(self, name) > 0:
                 raise UserError(f"stage {self.name}: {name} must be above 0, got {getattr(self, name)}")
-        if self.accumulate < 1 or self.batch_size % self.accumulate:
-            raise UserError(
-                f"stage {self.name}: batch_size {self.batch_size} cannot be divided into accumulate={self.accumulate} "
-                "equal parts"
-            )
         if self.reference_batch < 0:
             raise UserError(f"stage {self.name}: reference_batch must be 0 or more, got {self.reference_batch}")
 

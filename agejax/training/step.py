@@ -30,7 +30,7 @@ def make_update(
     the batch pass one after the other, as Stage.accumulate has it.
     """
 
-    def mean_loss(params, batch_stats, key, batch):
+    def mean_loss(key, params, batch_stats, batch):
         variables = {"params": params, "batch_stats": batch_stats}
         outputs, updates = network.apply(
             variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
@@ -40,16 +40,15 @@ def make_update(
         loss = masked_mean(loss_B, batch["mask"])
         return loss, (updates.get("batch_stats", {}), means | {"loss": loss})  # a network may have no statistics
 
-    def means(params, batch_stats, key, batch):
-        (_, (batch_stats, metrics)), grads = jax.value_and_grad(mean_loss, has_aux=True)(
-            params, batch_stats, key, batch
-        )
+    def means(key, params, batch_stats, batch):
+        gradient_of = jax.value_and_grad(mean_loss, argnums=1, has_aux=True)
+        (_, (batch_stats, metrics)), grads = gradient_of(key, params, batch_stats, batch)
         return batch_stats, (grads, metrics)
 
     def update(state, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         passed = means if accumulate == 1 else in_parts(means, accumulate)
-        batch_stats, (grads, metrics) = passed(state.params, state.batch_stats, key, batch)
+        batch_stats, (grads, metrics) = passed(key, state.params, state.batch_stats, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
@@ -59,24 +58,24 @@ def make_update(
 
 
 def in_parts(means: Callable, count: int) -> Callable:
-    """(params, batch_stats, key, batch) → (batch_stats, means over the batch), part by part.
+    """(key, params, batch_stats, batch) → (batch_stats, means over the batch), part by part.
 
     `means` has the same form. Part i is rows i, i + count, …, so that every device has as many rows of each; it counts
     by its rows of mask 1. The statistics go from part to part.
     """
 
-    def passed(params, batch_stats, key, batch):
+    def passed(key, params, batch_stats, batch):
         parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
         total = jnp.maximum(batch["mask"].sum(), 1)
 
         def one(carry, numbered):
             (batch_stats, sums), (number, part) = carry, numbered
-            batch_stats, own = means(params, batch_stats, jax.random.fold_in(key, number), part)
+            batch_stats, own = means(jax.random.fold_in(key, number), params, batch_stats, part)
             share = part["mask"].sum() / total
             return (batch_stats, jax.tree.map(lambda x, y: x + share * y, sums, own)), None
 
         first = jax.tree.map(lambda x: x[0], parts)
-        sums = jax.tree.map(jnp.zeros_like, jax.eval_shape(means, params, batch_stats, key, first)[1])
+        sums = jax.tree.map(jnp.zeros_like, jax.eval_shape(means, key, params, batch_stats, first)[1])
         unroll = jax.default_backend() == "cpu"  # where convolutions in a loop are ten times slower
         return jax.lax.scan(one, (batch_stats, sums), (jnp.arange(count), parts), unroll=unroll)[0]
 
@@ -132,10 +131,13 @@ def make_predict_step(network: Network, objective, mesh: Mesh) -> Callable[[dict
     """
 
     def predict_step(variables, batch):
-        both = jnp.stack([batch["image"], batch["image"][:, :, ::-1]])
-        value, spread = jax.vmap(lambda image: objective.predict(network.apply(variables, image)["logits"]))(both)
-        mean_B = value.mean(0)
-        spread_B = jnp.sqrt(jnp.maximum((spread**2 + value**2).mean(0) - mean_B**2, 0))
+        # image by image, each beside its mirror image: all images and then all mirror images would be gathered from
+        # everywhere, and every device would compute the whole batch
+        pairs = jnp.stack([batch["image"], batch["image"][:, :, ::-1]], 1)
+        logits = network.apply(variables, pairs.reshape(-1, *pairs.shape[2:]))["logits"]
+        value_Bx2, spread_Bx2 = (each.reshape(-1, 2) for each in objective.predict(logits))
+        mean_B = value_Bx2.mean(1)
+        spread_B = jnp.sqrt(jnp.maximum((spread_Bx2**2 + value_Bx2**2).mean(1) - mean_B**2, 0))
         return {key: batch[key] for key in ("label", "sigma", "index", "mask")} | {"value": mean_B, "spread": spread_B}
 
     everywhere, rows = replicated(mesh), split(mesh)

@@ -7,12 +7,11 @@ where vmapped convolutions are slower, one compiled step is called trial by tria
 WAYS names a third: one program that takes the trials in turn.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +19,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from agejax.models.network import Network
-from agejax.objectives.base import Expectation
 from agejax.parameters import Tree
 from agejax.training.compilation import training_options
 from agejax.training.feeds import Examples, Feed, in_memory
 from agejax.training.sharding import make_mesh, replicated, split_trials, to_devices
 from agejax.training.stages import Stage
 from agejax.training.step import TrainSteps, make_train_steps, make_update
+from agejax.training.swept import values, with_values, without_values
 from data_pipelines import loaders
 from data_pipelines.loaders import Loader
 from data_pipelines.samplers import Source, Subset
-
-STEP = "objective.grid.step"
-FAR = 1e6  # the label of an output that a narrower grid does not have: no Gaussian reaches it
-NEVER = -1e9  # its score
 
 
 class Trial(NamedTuple):
@@ -47,6 +42,11 @@ class Trial(NamedTuple):
     """Of the order, the plans and what dropout drops."""
 
 
+def shape(trial: Trial) -> tuple[Stage, int]:
+    """Trials with equal shapes can be one program."""
+    return without_values(trial.stage), len(trial.source)
+
+
 def choose(way: str, trials: int) -> tuple[str, Mesh]:
     """The way, and its devices: vmapped trials are spread over them, else all share the batches of one.
 
@@ -55,79 +55,6 @@ def choose(way: str, trials: int) -> tuple[str, Mesh]:
     if way == "auto":
         way = "loop" if jax.default_backend() == "cpu" else "vmap"
     return way, make_mesh(trials if way == "vmap" else 1)
-
-
-# what differs
-
-
-def values(stage: Stage) -> dict[str, float]:
-    """Dotted names of the float options that trials of one program may differ in."""
-    parts = {"objective": stage.objective, "optimizer": stage.optimizer}
-    found = {f"{part}.{name}": value for part, options in parts.items() for name, value in _floats(options)}
-    return {
-        name: value for name, value in found.items() if name not in {f"objective.{x}" for x in stage.objective.wants}
-    }
-
-
-def _floats(options: Any) -> Iterator[tuple[str, float]]:
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name == "grid" and isinstance(options, Expectation):
-            yield "grid.step", value.step
-        elif type(value) is float:
-            yield field.name, value
-
-
-def shape(trial: Trial) -> tuple:
-    """Trials with equal shapes can be one program."""
-    stage = trial.stage
-    for name in values(stage):
-        stage = with_value(stage, name, 0.0)
-    return dataclasses.replace(stage, examples=None, name=""), len(trial.source)
-
-
-def with_value(options: Any, path: str, value: Any) -> Any:
-    """A copy with the option of that dotted name set, unchecked: the value may be a tracer."""
-    name, _, rest = path.partition(".")
-    changed = copy.copy(options)
-    object.__setattr__(changed, name, with_value(getattr(options, name), rest, value) if rest else value)
-    return changed
-
-
-@dataclasses.dataclass(frozen=True)
-class WideGrid:
-    """A label grid with a traced step, in arrays as wide as the widest grid of the trials.
-
-    Labels beyond its own lie far away, and their scores are such that they get no probability and no gradient.
-    """
-
-    low: float
-    high: float
-    step: jax.Array
-    widest: int
-
-    @property
-    def size(self) -> jax.Array:
-        """K of the trial's own grid."""
-        return jnp.round((self.high - self.low) / self.step) + 1
-
-    def as_array(self, dtype) -> jax.Array:
-        k_K = jnp.arange(self.widest)
-        return jnp.where(k_K < self.size, self.low + self.step * k_K, FAR).astype(dtype)
-
-    def scored(self, scores_BxK: jax.Array) -> jax.Array:
-        return jnp.where(jnp.arange(self.widest)[None, :] < self.size, scores_BxK, NEVER)
-
-
-def with_values(stage: Stage, changed: dict[str, Any], widest: int) -> Stage:
-    """The stage with traced values; `widest` is the number of labels in the widest grid."""
-    for name, value in changed.items():
-        if name == STEP:
-            grid = stage.objective.grid
-            stage = with_value(stage, "objective.grid", WideGrid(grid.low, grid.high, value, widest))
-        else:
-            stage = with_value(stage, name, value)
-    return stage
 
 
 # states
