@@ -26,12 +26,13 @@ from experiments.results import CONFIG
 from experiments.saved import read_json
 
 SHARED_SECONDS = 70  # network disks remember for up to a minute that a file was not there
+METRICS = ("*/metrics.jsonl", "*/groups/*/metrics.jsonl")  # of a stage, and of a sweep
 
 
 def check_claim(workdir: Path, experiment: Experiment) -> None:
     """Raises UserError where the workdir holds a run with other settings that has made a step."""
     before = read_json(workdir / CONFIG)
-    if before is None or not any(workdir.glob("*/metrics.jsonl")):
+    if before is None or not any(path for form in METRICS for path in workdir.glob(form)):
         return
     theirs = {name: value for name, value in before.items() if name not in FREE_TO_CHANGE}
     if changed := differences(theirs, settings(experiment)):

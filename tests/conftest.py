@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import tempfile
 import types
 
 import pytest
@@ -11,6 +12,10 @@ DEVICES = "--xla_force_host_platform_device_count"
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")  # (B, 1) against (B,) must not pass
+# many tests and their child processes compile the same programs: once a session is enough
+PROGRAMS = tempfile.TemporaryDirectory(prefix="agejax-tests-", ignore_cleanup_errors=True)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", PROGRAMS.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}=4".strip()
 

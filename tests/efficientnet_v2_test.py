@@ -18,6 +18,7 @@ from agejax.models.heads import linear
 from agejax.models.inputs import HALF, IMAGENET
 from agejax.models.layers import Compute, ConvNorm, he_fan_out
 from agejax.models.network import BACKBONES, make_network, variable_shapes
+from agejax.models.norms import BatchNorm
 from data_pipelines.errors import UserError
 
 KEY = jax.random.key(0)
@@ -249,7 +250,7 @@ def test_every_convolution_starts_as_torchvisions(tiny):
 
 @pytest.mark.parametrize("options, epsilon", [({}, 1e-3), ({"epsilon": 1e-5}, 1e-5)])
 def test_epsilon_reaches_every_norm(tiny, options, epsilon):
-    norms = [module for module, _ in traced(tiny(**options)).modules if isinstance(module, nn.BatchNorm)]
+    norms = [module for module, _ in traced(tiny(**options)).modules if isinstance(module, BatchNorm)]
     assert len(norms) == 17
     assert {module.epsilon for module in norms} == {epsilon}
 

@@ -2,13 +2,14 @@
 
 import re
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from drawn import Squares
 from small import filled
 
-from agejax.models.network import variable_shapes
+from agejax.models.network import Network, apply_in_parts, variable_shapes
 from agejax.models.vgg import VGG
 from agejax.objectives import JointLabelDistribution
 from agejax.training import checkpoint, evaluate
@@ -87,3 +88,15 @@ def test_no_device_computes_other_devices_images():
     program = step.lower(variables(), to_devices(batch, mesh)).compile().as_text()
     gathered = [int(np.prod([int(n) for n in dims.split(",")])) for dims in GATHERED.findall(program)]
     assert gathered and max(gathered) <= 16  # predictions, and not pixels
+
+
+@pytest.mark.parametrize("batch, parts", [(8, 4), (6, 1)])
+def test_a_batch_in_parts_has_the_outputs_of_the_whole(batch, parts):
+    network, calls = DESCRIPTION.network(), []
+    image = np.random.default_rng(0).integers(0, 256, (batch, 32, 32, 3), np.uint8)
+    with nn.intercept_methods(lambda call, args, kwargs, context: (calls.append(context), call(*args, **kwargs))[1]):
+        found = apply_in_parts(network, variables(), image)
+    whole = [c for c in calls if isinstance(c.module, Network) and c.method_name == "__call__"]
+    assert len(whole) == parts
+    expected = network.apply(variables(), image)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found, expected)

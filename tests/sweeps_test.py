@@ -77,6 +77,13 @@ def test_a_sweep_that_was_stopped_goes_on(swept, tmp_path, capsys):
     assert read(tmp_path / "again")["trials"] == read(folder)["trials"]
 
 
+def test_a_workdir_with_another_sweep_is_left_alone(swept, tmp_path, capsys):
+    words, folder = swept
+    shutil.copytree(folder, tmp_path / "again", ignore=shutil.ignore_patterns("results.json", "pretrain"))
+    assert main([*words, "--sweep.seed=3,4", f"--workdir={tmp_path / 'again'}"]) == 2
+    assert "holds a run with another sweep" in capsys.readouterr().err
+
+
 def test_trials_of_other_shapes_are_other_programs(drawn_data, tmp_path):
     sweep = ("--sweep.examples.n=6,12", "--sweep.optimizer.learning_rate=0.001,0.01", "--sweep.epochs=1,2")
     experiment = parse(tiny.words(drawn_data, tmp_path, *STAGE, *FEW, *sweep))

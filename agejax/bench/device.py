@@ -7,6 +7,8 @@ from collections.abc import Callable
 from importlib import util
 from typing import Any
 
+from data_pipelines.loaders import cores
+
 ONE_EACH = "0.45"
 """Of the device's memory, when torch is there too: the rest is for the libraries' own."""
 FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # new name and old; jax refuses both
@@ -53,11 +55,6 @@ def torch_device() -> tuple[str, str]:
         torch.set_float32_matmul_precision("high")  # TensorFloat-32 in products, as jax's default has it
         return "cuda", ""
     return "", f"no figures of torch: it has no {platform()} here"
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def release() -> None:

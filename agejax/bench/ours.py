@@ -10,7 +10,7 @@ import numpy as np
 
 from agejax.models import cost, folding
 from agejax.models.inputs import Inputs
-from agejax.models.network import BACKBONES, Network, init_variables, make_network
+from agejax.models.network import BACKBONES, CPU_PARTS, Network, apply_in_parts, init_variables, make_network
 from agejax.objectives import JointLabelDistribution
 from agejax.training.compilation import training_options
 from agejax.training.optim import make_optimizer
@@ -139,8 +139,10 @@ class Inference(Work):
         network, variables = folding.fold(case.network, jax.device_put(case.variables))
         image = jax.device_put(drawn_batch(batch, case.size)["image"])
 
+        parts = CPU_PARTS if jax.default_backend() == "cpu" else 1
+
         def ages(variables, image):
-            return OBJECTIVE.predict(network.apply(variables, image)["logits"])[0]
+            return OBJECTIVE.predict(apply_in_parts(network, variables, image, parts)["logits"])[0]
 
         super().__init__(ages, (variables, image), batch)
 

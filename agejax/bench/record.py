@@ -14,6 +14,7 @@ from pathlib import Path
 from agejax.bench import device
 from agejax.bench.rounds import Row
 from agejax.files import write_whole
+from data_pipelines.loaders import cores
 
 PLAIN_WIDTH = 118  # characters, where there is no terminal
 PACKAGES = (
@@ -43,7 +44,7 @@ def circumstances(command: list[str]) -> dict:
 
 def machine() -> str:
     """Processor and memory, in one line."""
-    found = [f"{device.cores()} cores", _processor(), f"{_memory() / 1e9:.0f} GB"]
+    found = [f"{cores()} cores", _processor(), f"{_memory() / 1e9:.0f} GB"]
     return ", ".join(found)
 
 

@@ -18,7 +18,7 @@ from agejax.bench import device, step
 from agejax.bench.loader import PREFETCHED, open_examples
 from agejax.bench.rounds import MODELS, OURS, Contestant, Row, Settings, compare, race
 from data_pipelines.align import Alignment
-from data_pipelines.loaders import Loader, train_batches
+from data_pipelines.loaders import Loader, cores, train_batches
 from data_pipelines.plans import Augmentation
 from data_pipelines.samplers import Shuffle, Source
 
@@ -145,7 +145,7 @@ class Streamed:
 
 def workers() -> int:
     """Loader processes: one core is left to the program that trains."""
-    return max(1, device.cores() - 1)
+    return max(1, cores() - 1)
 
 
 def _ours(case, name: str, source: Source, batch: int, stack: ExitStack) -> Streamed:
@@ -209,7 +209,7 @@ def _torch_loaded(case, source: Source, batch: int, where: str, scratch: Path, s
         torch_loader.OneWarp, files, case.size, batch, AUGMENTATION, workers(), pin=where == "cuda"
     )
     stream, update = stack.enter_context(opened), torch_steps.training_step(case, "compile", where)
-    torch.set_num_threads(device.cores())  # torch_loader takes one
+    torch.set_num_threads(cores())  # torch_loader takes one
     sigma = torch.full((batch,), 2.0, device=where)
 
     def run(fetched):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from agejax.models.network import Network
+from agejax.models.network import CPU_PARTS, Network, apply_in_parts
 from agejax.training.compilation import training_options
 from agejax.training.feeds import Feed
 from agejax.training.sharding import replicated, split, to_devices
@@ -130,11 +130,13 @@ def make_predict_step(network: Network, objective, mesh: Mesh) -> Callable[[dict
     deviation of the even mixture of their two distributions. Both in the label's unit.
     """
 
+    parts = CPU_PARTS if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu" else 1
+
     def predict_step(variables, batch):
         # image by image, each beside its mirror image: all images and then all mirror images would be gathered from
         # everywhere, and every device would compute the whole batch
         pairs = jnp.stack([batch["image"], batch["image"][:, :, ::-1]], 1)
-        logits = network.apply(variables, pairs.reshape(-1, *pairs.shape[2:]))["logits"]
+        logits = apply_in_parts(network, variables, pairs.reshape(-1, *pairs.shape[2:]), parts)["logits"]
         value_Bx2, spread_Bx2 = (each.reshape(-1, 2) for each in objective.predict(logits))
         mean_B = value_Bx2.mean(1)
         spread_B = jnp.sqrt(jnp.maximum((spread_Bx2**2 + value_Bx2**2).mean(1) - mean_B**2, 0))
