@@ -92,11 +92,11 @@ def test_no_device_computes_other_devices_images():
 
 @pytest.mark.parametrize("batch, parts", [(8, 4), (6, 1)])
 def test_a_batch_in_parts_has_the_outputs_of_the_whole(batch, parts):
-    network, calls = DESCRIPTION.network(), []
+    network, weights, calls = DESCRIPTION.network(), variables(), []
     image = np.random.default_rng(0).integers(0, 256, (batch, 32, 32, 3), np.uint8)
     with nn.intercept_methods(lambda call, args, kwargs, context: (calls.append(context), call(*args, **kwargs))[1]):
-        found = apply_in_parts(network, variables(), image)
+        found = apply_in_parts(network, weights, image)
     whole = [c for c in calls if isinstance(c.module, Network) and c.method_name == "__call__"]
     assert len(whole) == parts
-    expected = network.apply(variables(), image)
+    expected = network.apply(weights, image)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found, expected)
