@@ -7,10 +7,10 @@ demo: .venv/installed
 	$(BIN)/python experiments/run.py --config=dldl_v2_thin
 
 test: .venv/installed
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto --maxprocesses=8 -m "not slow"
 
-test-all: .venv/installed
-	$(BIN)/pytest
+test-all: test
+	$(BIN)/pytest -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .
