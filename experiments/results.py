@@ -59,18 +59,24 @@ def sentence(workdir: Path) -> str:
 
 def summarise(rows: list[dict]) -> list[dict]:
     """Mean and standard deviation of the test MAE over trials that differ in seed or draw of examples alone; their
-    mean validation MAE, None where it was not measured."""
+    mean validation MAE. None where nothing was measured; trials that have diverged are counted and left out."""
     alike: dict[str, list[dict]] = {}
     for row in rows:
         values = {name: value for name, value in row["values"].items() if name not in REPEATS}
         alike.setdefault(json.dumps(values), []).append(row)
-    return [
-        {"values": json.loads(values), "trials": len(some), "mae": float(np.mean(mae)), "sd": sd(mae)}
-        | {"validation": float(np.mean(validated)) if validated else None}
-        for values, some in alike.items()
-        for mae in [[row["test"]["mae"] for row in some]]
-        for validated in [[row["validation"]["mae"] for row in some if row["validation"]]]
-    ]
+    return [{"values": json.loads(values)} | _over_trials(some) for values, some in alike.items()]
+
+
+def _over_trials(rows: list[dict]) -> dict:
+    known = [row for row in rows if row["test"]["mae"] is not None]
+    mae, validated = ([row[part]["mae"] for row in known if row[part]] for part in ("test", "validation"))
+    return {
+        "trials": len(rows),
+        "diverged": len(rows) - len(known),
+        "mae": float(np.mean(mae)) if mae else None,
+        "sd": sd(mae),
+        "validation": float(np.mean(validated)) if validated else None,
+    }
 
 
 def sweep_sentence(results: dict) -> str:
@@ -78,8 +84,11 @@ def sweep_sentence(results: dict) -> str:
 
     Of several settings the one that is best in validation, or, where that was not measured, how far they reach.
     """
-    every, rows = results["trials"], results["sweep"]
-    test, words = every[0]["test"], f"{len(every)} trials"
+    every, rows = results["trials"], [row for row in results["sweep"] if row["mae"] is not None]
+    test, lost = every[0]["test"], sum(row["diverged"] for row in results["sweep"])
+    words = f"{len(every)} trials" + (f", {lost} diverged" if lost else "")
+    if not rows:
+        return words
     unit, digits = metrics.UNITS[test["target"]], metrics.DECIMALS[test["target"]]
     where = f"{test['data']} {test['split']}, n = {test['n']:,}"
     if len(rows) > 1 and any(row["validation"] is None for row in rows):

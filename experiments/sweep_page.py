@@ -31,28 +31,32 @@ def _figures(trials: list[dict], target: str) -> list[str]:
     """A figure for each swept option; one by the trial's number where only seeds and draws differ."""
     names = [name for name in trials[0]["values"] if name not in REPEATS] or ["trial"]
     found = []
-    for i, name in enumerate(names):
-        values = [trial["values"].get(name, trial["trial"]) for trial in trials]
-        figure = plots.trials(name, values, [trial["test"]["mae"] for trial in trials], target)
+    known = [trial for trial in trials if trial["test"]["mae"] is not None]
+    for i, name in enumerate(names if known else ()):
+        values = [trial["values"].get(name, trial["trial"]) for trial in known]
+        figure = plots.trials(name, values, [trial["test"]["mae"] for trial in known], target)
         found.append(f"<figure>{plots.inline_svg(figure, f'sweep{i}', f'error by {name}')}</figure>")
     return found
 
 
 def _means(rows: list[dict], target: str) -> str:
-    digits = DECIMALS[target]
     head = ("", "trials", f"mean MAE ({UNITS[target]})", "SD")
-    body = [(_words(row), str(row["trials"]), f"{row['mae']:.{digits}f}", f"{row['sd']:.{digits}f}") for row in rows]
+    body = [(_words(row), str(row["trials"]), _figure(row["mae"], target), _figure(row["sd"], target)) for row in rows]
     return plots.table([head, *body])
 
 
+def _figure(value: float | None, target: str) -> str:
+    return "diverged" if value is None else f"{value:.{DECIMALS[target]}f}"
+
+
 def _table(trials: list[dict], target: str) -> str:
-    digits = DECIMALS[target]
     rows = [("trial", "", f"test MAE ({UNITS[target]})", "95 % interval", "n")]
     for trial in trials:
-        low, high = trial["test"]["intervals"]["mae"]
-        interval = f"[{low:.{digits}f}, {high:.{digits}f}]"
-        mae = f"<b>{trial['test']['mae']:.{digits}f}</b>"
-        rows.append((escape(trial["folder"]), _words(trial), mae, interval, f"{trial['test']['n']:,}"))
+        test, interval = trial["test"], ""
+        if test["mae"] is not None:
+            interval = "[{}, {}]".format(*(_figure(bound, target) for bound in test["intervals"]["mae"]))
+        mae = f"<b>{_figure(test['mae'], target)}</b>"
+        rows.append((escape(trial["folder"]), _words(trial), mae, interval, f"{test['n']:,}"))
     return plots.table(rows)
 
 

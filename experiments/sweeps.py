@@ -161,7 +161,7 @@ def start(member: Member, steps: int, per_epoch: float):
     return new_state(variables, stage.make_optimizer(variables["params"], steps, per_epoch))
 
 
-def make_predictors(group: list[Member], split: str, mesh: Mesh):
+def make_predictors(group: list[Member], data: str, split: str, mesh: Mesh):
     """(member, stacked variables) → Predictions on a split; one program and one reading for each width of head."""
     made = {}
 
@@ -169,7 +169,7 @@ def make_predictors(group: list[Member], split: str, mesh: Mesh):
         experiment, description = group[i].experiment, group[i].description
         width = description.objective.head_size
         if width not in made:
-            examples = builders.open_split(description.data, experiment.data_dir, split)
+            examples = builders.open_split(data, experiment.data_dir, split)
             options = {"batch_size": experiment.eval_batch_size, "loader": experiment.loader, "keep": True}
             shapes = variable_shapes(description.network(), description.image_size)
             made[width] = evaluate.predictor(description, examples, mesh, **options), shapes
@@ -184,20 +184,27 @@ def make_validation(group: list[Member], mesh: Mesh):
     stage = group[0].trial.stage
     if not stage.validation_split:
         return None
-    predict = make_predictors(group, stage.validation_split, mesh)
+    predict = make_predictors(group, group[0].description.data, stage.validation_split, mesh)
 
     def validate(variables):
         every = [predict(i, variables) for i in range(len(group))]
-        mae = [metrics.mae(one.label, one.value) for one in every]
-        each = {f"mae_{member.number:03d}": value for member, value in zip(group, mae)}
-        return {"mae": float(np.mean(mae)), "mae_sd": sd(mae)} | each
+        mae = {member.number: metrics.mae(one.label, one.value) for member, one in zip(group, every) if is_whole(one)}
+        known = list(mae.values())
+        summary = {"mae": float(np.mean(known)), "mae_sd": sd(known)} if known else {}
+        return summary | {f"mae_{number:03d}": value for number, value in mae.items()}
 
     return validate
 
 
+def is_whole(predictions: evaluate.Predictions) -> bool:
+    """Whether the trial has not diverged."""
+    return bool(np.isfinite(predictions.value).all())
+
+
 def finish(group: list[Member], variables, summary: dict, mesh: Mesh) -> None:
     """Tests each trial and writes its folder; the card last, as it marks the trial as finished."""
-    predict = make_predictors(group, group[0].experiment.test_split, mesh)
+    experiment = group[0].experiment
+    predict = make_predictors(group, experiment.data, experiment.test_split, mesh)
     for i, member in enumerate(group):
         shapes = variable_shapes(member.description.network(), member.description.image_size)
         own = trials.take_one(variables, i, shapes, mesh)
@@ -213,7 +220,10 @@ def finish(group: list[Member], variables, summary: dict, mesh: Mesh) -> None:
 def write_trial(member: Member, predictions: evaluate.Predictions, summary: dict, parameters: int) -> None:
     """predictions.csv and the card of a trial."""
     experiment, description = member.experiment, member.description
-    test = evaluate.measure(predictions, description)
+    if is_whole(predictions):
+        test = evaluate.measure(predictions, description)
+    else:
+        test = {"target": description.objective.target, "n": len(predictions.value), "mae": None}
     examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
     evaluate.write_predictions(member.folder / "predictions.csv", examples, predictions, test["target"])
     validated = (summary["validation"] or {}).get(f"mae_{member.number:03d}")

@@ -149,6 +149,16 @@ def test_means_are_over_trials_that_differ_in_chance_alone(validation, told):
     assert sweep_sentence({"trials": rows, "sweep": means}) == f"{told}d test, n = 9)"
 
 
+def test_trials_that_diverge_are_counted_shown_and_left_out(drawn_data, tmp_path, capsys):
+    sweep = ("--sweep.optimizer.learning_rate=0.001,1e30", "--finetune.optimizer=SGD", "--stages=finetune")
+    assert main(tiny.words(drawn_data, tmp_path / "run", *STAGE, *FEW, *sweep)) == 0
+    assert "2 trials, 1 diverged, MAE " in capsys.readouterr().out
+    good, lost = read(tmp_path / "run")["trials"]
+    assert good["test"]["mae"] > 0 and lost["test"]["mae"] is None and lost["validation"] is None
+    assert "<b>diverged</b>" in (tmp_path / "run" / "report.html").read_text()
+    assert "NaN" not in (tmp_path / "run" / "results.json").read_text()
+
+
 def test_checkpoint_of_a_trial_is_a_checkpoint(swept):
     description, variables = checkpoint.load_trained(swept[1] / "finetune/trials/002", make_mesh())
     assert description.objective.lambda_ == 2.0 and "head" in variables["params"]
