@@ -12,7 +12,7 @@ def dldl_v2_thin(data: str = "synthetic", recipe: str = "paper"):
 
     python experiments/run.py --config=dldl_v2_thin
 
-    Drawn faces (48 px, 2 + 13 epochs, seed 0), 2 CPU cores: 6 min, test MAE 3.49 [3.20, 3.78] years, n = 368.
+    Drawn faces (48 px, 2 + 13 epochs, seed 0), 2 CPU cores: 6 min, test MAE 3.62 [3.34, 3.92] years, n = 368.
     Paper, ChaLearn15 / ChaLearn16 / Morph: 3.135 / 3.452 / 1.969; ours not run: data sets not at hand.
     """
     return _dldl_v2("dldl_v2_thin", 0.5, YEARS, data, recipe)
