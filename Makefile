@@ -10,7 +10,7 @@ test: .venv/installed
 	$(BIN)/pytest -n auto --maxprocesses=8 -m "not slow"
 
 test-all: test
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto --maxprocesses=8 -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .
