@@ -97,7 +97,7 @@ def test_where_memory_is_short_the_pictures_are_streamed_aloud(monkeypatch):
 def test_auto_is_the_host_where_a_device_cannot(monkeypatch):
     quiet = partial(open_feed, "auto", mesh=mesh_of(1), report=lambda text: None)
     assert quiet(examples=EXAMPLES).name == "host"
-    monkeypatch.setattr(feeds, "_platform", lambda mesh: "gpu")
+    monkeypatch.setattr(feeds, "platform", lambda mesh: "gpu")
     assert quiet(examples=EXAMPLES).name == "resident"
     assert quiet(examples=dataclasses.replace(EXAMPLES, augmentation=Augmentation(zoom=0.5))).name == "host"
 
@@ -106,5 +106,5 @@ def test_auto_is_the_host_where_a_device_cannot(monkeypatch):
 def test_only_accelerators_get_several_steps_at_once(name, monkeypatch):
     quiet = partial(open_feed, name, EXAMPLES, mesh_of(1), lambda text: None)
     assert quiet().dispatch == 1
-    monkeypatch.setattr(feeds, "_platform", lambda mesh: "gpu")
+    monkeypatch.setattr(feeds, "platform", lambda mesh: "gpu")
     assert quiet().dispatch > 1

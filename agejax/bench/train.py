@@ -5,7 +5,6 @@ Ours by each of its feeds; torch compiled, fed by its DataLoader, or from canvas
 
 import itertools
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -250,7 +249,7 @@ def _canvases(case, source: Source):
     from agejax.training.sharding import make_mesh
     from data_pipelines.plans import canvas_size
 
-    side, threads = canvas_size(case.size, AUGMENTATION), os.cpu_count() or 1
+    side, threads = canvas_size(case.size, AUGMENTATION), cores()
     store = resident.load(
         source, case.size, AUGMENTATION, Alignment(), "age", make_mesh(), threads=threads, report=lambda text: None
     )

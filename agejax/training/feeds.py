@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from agejax import augment
 from agejax.parameters import Tree
 from agejax.training import resident
-from agejax.training.sharding import part_of_rows
+from agejax.training.sharding import part_of_rows, platform
 from data_pipelines import loaders
 from data_pipelines.align import Alignment
 from data_pipelines.loaders import Loader
@@ -73,7 +73,7 @@ def open_feed(name: str, examples: Examples, mesh: Mesh, report: Callable[[str],
     Where memory is too short for resident it is device, and `report` is told.
     """
     if name == "auto":
-        on_host = _platform(mesh) == "cpu" or examples.augmentation.zoom >= augment.LARGEST_ZOOM
+        on_host = platform(mesh) == "cpu" or examples.augmentation.zoom >= augment.LARGEST_ZOOM
         name = "host" if on_host else "resident"
     if name == "resident":
         needed = resident.needed_bytes(len(examples.source), examples.image_size, examples.augmentation, mesh)
@@ -107,7 +107,7 @@ def in_memory(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> 
         examples.source, examples.image_size, examples.augmentation, examples.alignment, examples.target, mesh,
         threads=loaders.cores(), report=report,
     )  # fmt: skip
-    dispatch = 1 if _platform(mesh) == "cpu" else STEPS_AT_ONCE
+    dispatch = 1 if platform(mesh) == "cpu" else STEPS_AT_ONCE
     ahead = Loader(threads=1, buffer=2 * dispatch)  # plans of the next dispatch are drawn while this one runs
 
     def prepare(store, batch):
@@ -126,12 +126,8 @@ def augmented(batch: dict, examples: Examples) -> dict:
 FEEDS = {"host": host, "device": device, "resident": in_memory}
 
 
-def _platform(mesh: Mesh) -> str:
-    return mesh.devices.flat[0].platform
-
-
 def _at_once(examples: Examples, side: int, mesh: Mesh) -> int:
     """A scan over convolutions is ten times slower than a Python loop on CPU."""
-    if _platform(mesh) == "cpu":
+    if platform(mesh) == "cpu":
         return 1
     return max(1, BYTES_AT_ONCE // (examples.batch_size * side * side * 3))

@@ -22,6 +22,11 @@ def make_mesh(trials: int = 1) -> Mesh:
     return jax.make_mesh((groups, jax.device_count() // groups), ("trial", "data"), axis_types=axes)
 
 
+def platform(mesh: Mesh) -> str:
+    """cpu, gpu or tpu."""
+    return mesh.devices.flat[0].platform
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from agejax.models.network import CPU_PARTS, Network, apply_in_parts
 from agejax.training.compilation import training_options
 from agejax.training.feeds import Feed
-from agejax.training.sharding import replicated, split, to_devices
+from agejax.training.sharding import platform, replicated, split, to_devices
 from agejax.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -101,7 +101,7 @@ def make_train_steps(
     def compiled(program, axes):
         state, batch = (NamedSharding(mesh, PartitionSpec(*names)) for names in (state_axes, axes))
         places = (state, batch, jax.tree.map(lambda x: x.sharding, feed.store))
-        options = training_options(mesh.devices.flat[0].platform)
+        options = training_options(platform(mesh))
         return jax.jit(
             program, donate_argnums=0, in_shardings=places, out_shardings=(state, replicated(mesh)),
             compiler_options=options,
@@ -130,7 +130,7 @@ def make_predict_step(network: Network, objective, mesh: Mesh) -> Callable[[dict
     deviation of the even mixture of their two distributions. Both in the label's unit.
     """
 
-    parts = CPU_PARTS if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu" else 1
+    parts = CPU_PARTS if mesh.size == 1 and platform(mesh) == "cpu" else 1
 
     def predict_step(variables, batch):
         # image by image, each beside its mirror image: all images and then all mirror images would be gathered from

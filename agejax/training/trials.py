@@ -16,13 +16,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from agejax.models.network import Network
 from agejax.parameters import Tree
 from agejax.training.compilation import training_options
 from agejax.training.feeds import Examples, Feed, in_memory
-from agejax.training.sharding import make_mesh, replicated, split_trials, to_devices
+from agejax.training.sharding import make_mesh, platform, replicated, split_trials, to_devices
 from agejax.training.stages import Stage
 from agejax.training.step import TrainSteps, make_train_steps, make_update
 from agejax.training.swept import values, with_values, without_values
@@ -76,11 +76,15 @@ def stack(trees: Sequence[Tree]) -> Tree:
 
 def take_one(tree: Tree, trial: int, shapes: Tree, mesh: Mesh) -> Tree:
     """One trial's part of a stacked tree, on every device, cut to the given shapes."""
+    sizes = tuple(leaf.shape for leaf in jax.tree.leaves(shapes))
+    return _cut(tree, trial, sizes, replicated(mesh))
 
-    def cut(wide, shape):
-        return wide[tuple(slice(n) for n in shape.shape)]
 
-    return jax.jit(lambda tree: jax.tree.map(cut, _part(tree, trial), shapes), out_shardings=replicated(mesh))(tree)
+@partial(jax.jit, static_argnums=(2, 3))
+def _cut(tree: Tree, trial: jax.Array, sizes: tuple[tuple[int, ...], ...], where: NamedSharding) -> Tree:
+    leaves, structure = jax.tree.flatten(_part(tree, trial))
+    own = [leaf[tuple(slice(n) for n in size)] for leaf, size in zip(leaves, sizes)]
+    return structure.unflatten([jax.lax.with_sharding_constraint(leaf, where) for leaf in own])
 
 
 def place(tree_T: Tree, mesh: Mesh) -> Tree:
@@ -151,7 +155,7 @@ def make_trials_steps(
     `network` has the head of the widest grid. A metric is the mean over the trials whose loss is finite; "diverged"
     counts the others. The states are donated.
     """
-    widest = max(trial.stage.objective.grid.size for trial in trials if hasattr(trial.stage.objective, "grid"))
+    widest = max(trial.stage.objective.grid.size for trial in trials)
 
     def update(state, batch, store, own):
         changed = {name: value for name, value in own.items() if name != "seed"}
@@ -193,7 +197,7 @@ def looped(update: Callable, feed: Feed, mesh: Mesh) -> TrainSteps:
     numbers = [jax.device_put(np.int32(trial), replicated(mesh)) for trial in range(len(own["seed"]))]
     # three programs: in one that reads a trial and writes it back, XLA copies the states of all the others, too
     read = jax.jit(_part)
-    options = training_options(mesh.devices.flat[0].platform)
+    options = training_options(platform(mesh))
     step = jax.jit(update, donate_argnums=0, out_shardings=replicated(mesh), compiler_options=options)
     write = jax.jit(_with_part, donate_argnums=0, out_shardings=split_trials(mesh))
     means = jax.jit(lambda rows: _means(jax.tree.map(lambda *x: jnp.stack(x), *rows)))
