@@ -1,10 +1,11 @@
-"""`python -m agejax evaluate | convert | bench`: weights, and the speed of this machine, from the command line."""
+"""`python -m agejax evaluate | fuse | calibrate | convert | bench`: answers, weights and the speed of this machine."""
 
 import argparse
 import dataclasses
 import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from data_pipelines.errors import UserError
@@ -25,20 +26,48 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between."""
+    return tuple(map(float, _listed(text)))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m agejax", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add = commands.add_parser("evaluate", help="measure a finished run on any prepared data set", allow_abbrev=False)
     add.add_argument(
-        "--checkpoint", required=True, help="workdir of a finished run, or one stage's folder in it; or gs://…"
-    )
+        "--checkpoint", type=_listed, required=True,
+        help="workdir of a finished run, or one stage's folder in it; or gs://…; of several, A,B,C, the mean is taken",
+    )  # fmt: skip
+    add.add_argument("--weights", type=_numbers, help="of several checkpoints, as 1,1,2 (default: all alike)")
     add.add_argument("--data", required=True, help="prepared data set, as synthetic, aaf, manifest")
     add.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of prepared data sets (default: data)")
     add.add_argument("--split", default="test", help="a split, several as val+test, or all (default: test)")
+    add.add_argument("--versions", type=int, default=1, help="of each image, augmented, as 10 for DEX; 1: mirror image")
     add.add_argument("--batch_size", type=int, default=256)
     add.add_argument("--json", type=Path, help="write the numbers here")
     add.add_argument("--predictions", type=Path, help="write id,LABEL,sigma,predicted,predicted_std here")
     add.set_defaults(command=evaluate)
+    add = commands.add_parser("fuse", help="the mean of answers that several runs have saved", allow_abbrev=False)
+    add.add_argument("files", type=Path, nargs="+", help="predictions.csv of finished runs on one split")
+    add.add_argument("--weights", type=_numbers, help="one a file, as 1,1,2 (default: all alike)")
+    add.add_argument("--json", type=Path, help="write the numbers here")
+    add.add_argument("--predictions", type=Path, help="write id,LABEL,sigma,predicted,predicted_std here")
+    add.set_defaults(command=fuse)
+    add = commands.add_parser("calibrate", help="intervals that hold the label, from held-out data", allow_abbrev=False)
+    add.add_argument("--checkpoint", required=True, help="as evaluate has it; what is found is kept beside its card")
+    add.add_argument("--data", required=True, help="prepared data set like that of later use")
+    add.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of prepared data sets (default: data)")
+    add.add_argument("--split", default="val", help="one that was not trained on (default: val)")
+    add.add_argument("--coverage", type=_numbers, default=(0.9,), help="shares of labels, as 0.5,0.9 (default: 0.9)")
+    add.add_argument(
+        "--width", choices=("constant", "spread"),
+        help="one for all, or by the predicted spread (default: spread, where the objective has a distribution)",
+    )  # fmt: skip
+    add.add_argument("--bands", type=int, default=1, help="of predicted labels, each for itself (default: 1)")
+    add.add_argument("--versions", type=int, default=1, help="as evaluate has it; the same is then needed there")
+    add.add_argument("--batch_size", type=int, default=256)
+    add.set_defaults(command=calibrate)
     add = commands.add_parser("convert", help="weights of other programs in, ours out", allow_abbrev=False)
     add.add_argument("source", type=Path, help=".pth, .safetensors, .caffemodel, .t7 file; a finished run")
     add.add_argument("out", type=Path, help="folder for --init and evaluate; with --to=safetensors the file")
@@ -65,7 +94,38 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def evaluate(words: argparse.Namespace) -> int:
-    """Prints the numbers of a trained stage on a prepared split; writes them, and every prediction, where asked."""
+    """Prints the numbers of trained stages on a prepared split; writes them, and every prediction, where asked."""
+    from agejax import calibrate, ensemble
+    from agejax.training import checkpoint, evaluate
+    from data_pipelines import builders
+
+    descriptions = [checkpoint.read_trained(place) for place in words.checkpoint]
+    ensemble.check(words.checkpoint, descriptions, words.weights)
+    calibration = calibrate.read(*words.checkpoint, words.versions) if len(words.checkpoint) == 1 else None
+    examples = builders.open_split(words.data, words.data_dir, words.split)
+    answers = [_predictions(place, examples, words) for place in words.checkpoint]
+    predictions = ensemble.fuse(answers, words.weights)
+    numbers = evaluate.summarise(predictions, *ensemble.label_of(descriptions), examples)
+    numbers |= {
+        "data": words.data,
+        "split": words.split,
+        "checkpoint": ",".join(words.checkpoint),
+        "trained_on": ",".join(dict.fromkeys(description.data for description in descriptions)),
+    }
+    more = calibrate.columns(calibration, predictions) if calibration else {}
+    if calibration:
+        where = {"data": calibration.data, "split": calibration.split}
+        numbers["calibration"] = where | {"coverage": calibrate.measure(calibration, predictions)}
+    rows = examples, predictions, numbers["target"], more
+    _tell(words, numbers, lambda path: evaluate.write_predictions(path, *rows))
+    for coverage, measured in numbers["calibration"]["coverage"].items() if calibration else ():
+        same = " (calibrated on these)" if (words.data, words.split) == tuple(where.values()) else ""
+        print(calibrate.sentence(calibration, coverage, measured) + same)
+    return 0
+
+
+def _predictions(place: str, examples, words: argparse.Namespace):
+    """Of one checkpoint; a warning where the faces are cropped in another way than its own."""
     from agejax.training import checkpoint, evaluate
     from agejax.training.sharding import make_mesh
     from data_pipelines import builders
@@ -74,29 +134,61 @@ def evaluate(words: argparse.Namespace) -> int:
     if words.batch_size < 1:
         raise UserError(f"batch_size must be above 0, got {words.batch_size}")
     mesh = make_mesh()
-    description, variables = checkpoint.load_trained(words.checkpoint, mesh)
-    if description.objective.measures is None:
-        raise UserError(f"{words.checkpoint} was trained on identities: it gives no age; name a stage that does")
-    examples = builders.open_split(words.data, words.data_dir, words.split)
+    description, variables = checkpoint.load_trained(place, mesh)
     recipe = builders.summary(words.data, words.data_dir)["recipe"]
     if description.recipe and (difference := unlike(recipe, description.recipe)):
         text = f"faces of {words.data} are cropped in another way than in training: {difference}"
         print(f"warning: {text}", file=sys.stderr)
-    predictions = evaluate.predict_split(description, variables, examples, mesh, batch_size=words.batch_size)
-    numbers = evaluate.measure(predictions, description)
-    numbers |= {
-        "data": words.data,
-        "split": words.split,
-        "checkpoint": str(words.checkpoint),
-        "trained_on": description.data,
-    }
+    size, versions = words.batch_size, words.versions
+    return evaluate.predict_split(description, variables, examples, mesh, batch_size=size, versions=versions)
+
+
+def _tell(words: argparse.Namespace, numbers: dict, write_predictions: Callable[[Path], None]) -> None:
+    """Writes what was asked for, and prints the sentence."""
+    from agejax.training import evaluate
+
     for file in filter(None, (words.json, words.predictions)):
         file.parent.mkdir(parents=True, exist_ok=True)
     if words.predictions:
-        evaluate.write_predictions(words.predictions, examples, predictions, numbers["target"])
+        write_predictions(words.predictions)
     if words.json:
         words.json.write_text(json.dumps(numbers, indent=2) + "\n")
     print(evaluate.sentence(numbers))
+
+
+def fuse(words: argparse.Namespace) -> int:
+    """Prints the numbers of the mean of saved answers; writes them, and every prediction, where asked."""
+    from agejax import ensemble
+    from agejax.training import evaluate
+
+    saved = ensemble.fuse_saved([ensemble.read(file) for file in words.files], words.weights)
+    numbers = evaluate.summarise(saved.predictions, saved.target, None)
+    numbers |= {"data": "mean of", "split": f"{len(words.files)} files", "files": list(map(str, words.files))}
+    _tell(words, numbers, lambda path: ensemble.write(path, saved))
+    return 0
+
+
+def calibrate(words: argparse.Namespace) -> int:
+    """Finds how wide intervals must be to hold the label, on a held-out split, and keeps it beside the stage's card."""
+    from agejax import calibrate, ensemble
+    from agejax.training import checkpoint
+    from data_pipelines import builders
+
+    description = checkpoint.read_trained(words.checkpoint)
+    ensemble.check([words.checkpoint], [description], None)
+    examples = builders.open_split(words.data, words.data_dir, words.split)
+    if words.data == description.data and {"train", "all"} & set(words.split.split("+")):
+        print("warning: intervals from examples that were trained on are too narrow for others", file=sys.stderr)
+    objective = description.objective
+    calibration = calibrate.fit(
+        _predictions(words.checkpoint, examples, words), words.coverage, grid=objective.grid, target=objective.target,
+        width=words.width or calibrate.usual_width(objective), bands=words.bands, data=words.data, split=words.split,
+        versions=words.versions,
+    )  # fmt: skip
+    path = calibrate.write(words.checkpoint, calibration)
+    for coverage in calibration.quantiles:
+        print(calibrate.told(calibration, coverage))
+    print(f"from {calibration.n:,} examples ({words.data} {words.split}); written to {path}")
     return 0
 
 

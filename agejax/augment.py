@@ -30,11 +30,10 @@ def execute(canvas_BxTxTxC: jax.Array, plan: Plan, size: int, augmentation: Augm
     """The crops that the plans describe: uint8 (B, size, size, 3) RGB from uint8 canvases (B, T, T, 3).
 
     plan: arrays (B, …) whose matrices lead to the canvas (plans.on_canvas); black outside of it. Steps that the
-    augmentation never takes are not in the program. Raises UserError for a zoom that the host alone can do.
+    augmentation never takes are not in the program. Raises UserError for what the host alone can do.
     """
     a = augmentation
-    if a.zoom >= LARGEST_ZOOM:
-        raise UserError(f"augmentation: zoom is {a.zoom:g}; on a device it must be below {LARGEST_ZOOM}: feed=host")
+    check(a)
     gray_B = plan.gray if a.gray else None
     word_BxSxS = _warp(_pack(canvas_BxTxTxC, gray_B), plan.matrix, size)
     word_BxSxS = jax.lax.optimization_barrier(word_BxSxS)  # not warped again for every channel
@@ -44,6 +43,19 @@ def execute(canvas_BxTxTxC: jax.Array, plan: Plan, size: int, augmentation: Augm
     if a.brightness or a.contrast or a.saturation:
         level_BxSxCxS = _recolour(level_BxSxCxS, plan)
     return jnp.round(level_BxSxCxS).clip(0, 255).astype(jnp.uint8).swapaxes(2, 3)
+
+
+def refused(augmentation: Augmentation) -> str:
+    """What of it the host alone can do, in words; "" where a device can do all."""
+    if augmentation.zoom >= LARGEST_ZOOM:
+        return f"zoom is {augmentation.zoom:g}; on a device it must be below {LARGEST_ZOOM}"
+    return f"{what}, which only the host does" if (what := augmentation.host_only) else ""
+
+
+def check(augmentation: Augmentation) -> None:
+    """Raises UserError for what the host alone can do."""
+    if what := refused(augmentation):
+        raise UserError(f"augmentation: {what}: feed=host")
 
 
 def _pack(canvas_BxTxTxC: jax.Array, gray_B: jax.Array | None) -> jax.Array:

@@ -7,6 +7,7 @@ DLDL-v2 is Gao et al., IJCAI 2018 and its journal version; AAR is the measure of
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -71,14 +72,17 @@ def median_baseline_mae(label, train_median: float | None = None) -> float:
 
 def aar(label, predicted) -> float:
     """AAR = max(0, 7 - MAE) + max(0, 3 - σ), in [0, 10]; σ over the age groups that occur in the labels."""
-    groups = [g["mae"] for g in mae_by_age_group(label, predicted).values() if g["n"]]
-    return aar_from_groups(mae(label, predicted), groups)
+    return aar_from_groups(mae(label, predicted), _maes_of_groups(label, predicted))
 
 
 def aar_from_groups(overall_mae: float, group_maes) -> float:
-    """AAR with σ = √mean_j (MAE_j - MAE)², about the OVERALL MAE and not about the mean of the groups."""
-    sigma = math.sqrt(np.mean(np.square(np.asarray(group_maes, np.float64) - overall_mae)))
-    return max(0.0, 7.0 - overall_mae) + max(0.0, 3.0 - sigma)
+    """AAR with σ as sigma_of_groups has it."""
+    return max(0.0, 7.0 - overall_mae) + max(0.0, 3.0 - _sigma_about(overall_mae, group_maes))
+
+
+def sigma_of_groups(label, predicted) -> float:
+    """σ = √mean_j (MAE_j - MAE)² over the age groups that occur, about the OVERALL MAE, not their mean: LAE."""
+    return _sigma_about(mae(label, predicted), _maes_of_groups(label, predicted))
 
 
 def summarise(label, predicted, sigma=None, *, ages: bool = True, resamples: int = 1000, seed: int = 0) -> dict:
@@ -109,6 +113,43 @@ def summarise(label, predicted, sigma=None, *, ages: bool = True, resamples: int
         intervals["cs"] = {str(k): bounds[f"cs{k}"] for k in CUMULATIVE_SCORE_YEARS}
         intervals["mae_by_age_group"] = {name: bounds[name] for name in AGE_GROUPS}
     return {"n": len(label)} | measured | {"intervals": intervals}
+
+
+def interval_over_trials(
+    measure: Callable, labels, predictions, sigmas=None, resamples: int = 1000, seed: int = 0
+) -> list[float] | None:
+    """95 % percentile interval of a measure's mean over trials, by drawing trials and examples anew; None where in no
+    resample it is defined.
+
+    Every resample draws T of the T trials and, for all of them alike, n of the n examples; with one trial it is the
+    plain bootstrap. Of few trials it is too narrow: drawing again shows (T - 1) / T of the variance between them.
+
+    Args:
+      measure: of (label, predicted, sigma), each (n,), as epsilon_error; a float or None.
+      labels: (n,).
+      predictions: (T, n), one row a trial.
+      sigmas: (n,); None: not known.
+    """
+    labels, predictions = np.asarray(labels, np.float64), np.asarray(predictions, np.float64)
+    if predictions.ndim != 2 or not len(predictions) or predictions.shape[1:] != labels.shape or not labels.size:
+        raise ValueError(f"predictions have shape {predictions.shape}, expected (T, n) for labels {labels.shape}")
+    sigmas = np.full(labels.shape, np.nan) if sigmas is None else np.asarray(sigmas, np.float64)
+    (trials, n), rng, means = predictions.shape, np.random.default_rng(seed), []
+    for _ in range(resamples):
+        chosen = rng.integers(n, size=n)
+        drawn, times = np.unique(rng.integers(trials, size=trials), return_counts=True)
+        values = [measure(labels[chosen], predictions[trial][chosen], sigmas[chosen]) for trial in drawn]
+        if None not in values:
+            means.append(np.average(values, weights=times))
+    return _percentiles(np.array(means, np.float64))
+
+
+def _maes_of_groups(label, predicted) -> list[float]:
+    return [group["mae"] for group in mae_by_age_group(label, predicted).values() if group["n"]]
+
+
+def _sigma_about(overall_mae: float, group_maes) -> float:
+    return math.sqrt(np.mean(np.square(np.asarray(group_maes, np.float64) - overall_mae)))
 
 
 def _pair(label, predicted) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,13 @@ from agejax.labels import LabelGrid
 from agejax.models.inputs import Inputs
 from agejax.models.network import FAMILIES
 from agejax.objectives import OBJECTIVES
+from agejax.training.weighting import WEIGHTINGS
 from data_pipelines.align import Alignment
 from data_pipelines.errors import UserError
 from data_pipelines.samplers import ORDERS, SELECTIONS
 
-TYPES = FAMILIES | OBJECTIVES | SELECTIONS | ORDERS | {cls.__name__: cls for cls in (LabelGrid, Alignment, Inputs)}
+TYPES = FAMILIES | OBJECTIVES | SELECTIONS | ORDERS | WEIGHTINGS
+TYPES |= {cls.__name__: cls for cls in (LabelGrid, Alignment, Inputs)}
 
 
 def encode(value: Any) -> Any:

@@ -1,6 +1,7 @@
-"""Executes plans on the host: decode, ONE warp, at most one degradation, colour.
+"""Executes plans on the host: decode, ONE warp, at most one degradation, colour, RandAugment.
 
-Bytes are rounded twice, after the warp and at the end; in between nothing is clipped, as in the DLDL-v2 code.
+Bytes are rounded twice, after the warp and at the end; in between nothing is clipped, as in the DLDL-v2 code. A turn of
+the hue rounds and clips them before and after itself, and so does each operation of RandAugment.
 A plan in grey is executed on one channel: the luma of the source, which a JPEG holds as it is.
 """
 
@@ -12,6 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from data_pipelines import randaugment
 from data_pipelines.plans import CONTRAST, ORDERS, SATURATION, Plan
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of RGB
@@ -57,10 +59,14 @@ def execute(
     """
     pixels, matrix = _at_scale(image, plan.matrix.astype(np.float64), bool(plan.gray))
     if plan.degrade == size:
-        return _recolour(_warp(pixels, matrix, size), plan, out)
-    transposed = _warp(pixels, matrix[:, [1, 0, 2]], size)
-    crop = _degrade(transposed, _degradation(size, int(plan.degrade), resize))
-    return _recolour(crop, plan, out)
+        crop = _warp(pixels, matrix, size)
+    else:
+        transposed = _warp(pixels, matrix[:, [1, 0, 2]], size)
+        crop = _degrade(transposed, _degradation(size, int(plan.degrade), resize))
+    crop = _rehue(crop, plan, out) if plan.hue and not plan.gray else _recolour(crop, plan, out)
+    if not len(plan.operation):
+        return crop
+    return _placed(randaugment.execute(crop, plan.operation, plan.level, plan.place), out)
 
 
 def _warp(pixels: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
@@ -199,6 +205,26 @@ def _recolour(image: np.ndarray, plan: Plan, out: np.ndarray | None) -> np.ndarr
         image = cv2.convertScaleAbs(cv2.threshold(image, 0, 0, cv2.THRESH_TOZERO, dst=image)[1], dst=last)
     if gray:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB, dst=out)
+    return _placed(image, out)
+
+
+def _rehue(image: np.ndarray, plan: Plan, out: np.ndarray | None) -> np.ndarray:
+    """_recolour with the hue among the jitters."""
+    sooner = np.argsort(ORDERS[plan.order]) < plan.hue_after  # of brightness, contrast, saturation
+    one = np.float32(1)
+    image = _recolour(image, plan._replace(colour=np.where(sooner, plan.colour, one)), None)
+    return _recolour(turn_hue(image, float(plan.hue)), plan._replace(colour=np.where(sooner, one, plan.colour)), out)
+
+
+def turn_hue(image: np.ndarray, share: float) -> np.ndarray:
+    """uint8 RGB with its hue (of HSV) turned by a share of the circle, rounded: as torchvision's adjust_hue."""
+    hsv = cv2.cvtColor(image.astype(np.float32) * np.float32(1 / 255), cv2.COLOR_RGB2HSV)  # degrees, 0 to 1, 0 to 1
+    hsv[..., 0] = (hsv[..., 0] + np.float32(360 * share)) % np.float32(360)
+    return cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), alpha=255)
+
+
+def _placed(image: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """The image, in `out` if given."""
     if out is None or image is out:
         return image
     np.copyto(out, image)

@@ -171,18 +171,27 @@ def eval_batches(
     image_size: int,
     alignment: align.Alignment,
     target: str = "age",
+    augmentation: plans.Augmentation = plans.NO_AUGMENTATION,
+    version: int = 0,
     loader: Loader = Loader(),
     process_index: int = 0,
     process_count: int = 1,
 ) -> Batches:
-    """Every example once and in order, not augmented; the last batch is filled up with mask 0 and index -1.
+    """Every example once and in order; the last batch is filled up with mask 0 and index -1.
 
-    Every process gets the same number of batches. Errors as in train_batches.
+    Not augmented, or in the version of that number, which is the same in every run. Every process gets the same number
+    of batches. Errors as in train_batches.
     """
-    load = partial(_load, source, image_size, alignment, crops.label_keys(target), "antialias")
+    load = partial(_load, source, image_size, alignment, crops.label_keys(target), augmentation.resize)
     padded = -(-len(source) // batch_size) * batch_size
-    plan = plans.plain_plan(plans.IDENTITY, image_size)
-    stream = grain.MapDataset.range(padded).map(lambda row: (row, plan))
+    plain = plans.plain_plan(plans.IDENTITY, image_size)
+
+    def planned(row):
+        if augmentation == plans.NO_AUGMENTATION:
+            return row, plain
+        return row, plans.sample_version(0, row, version, image_size, augmentation)
+
+    stream = grain.MapDataset.range(padded).map(planned)
     make = _make(load, "image", image_size, loader)
     return _batches(stream, make, batch_size, 0, loader, process_index, process_count)
 
@@ -191,7 +200,7 @@ def _drawn(source, size, seed, augmentation, target, order) -> grain.MapDataset:
     """The endless stream of (row, plan): the same for every kind of training batch."""
     if not len(source):
         raise ValueError("there are no examples to train on")
-    return order.stream(source, target, seed).random_map(partial(_draw, size, augmentation))
+    return order.stream(source, target, seed).random_map(partial(_draw, size, seed, augmentation))
 
 
 def _make(load, name: str, side: int, loader: Loader):
@@ -233,8 +242,12 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _draw(size: int, augmentation: plans.Augmentation, row: int, rng: np.random.Generator) -> tuple[int, plans.Plan]:
+def _draw(
+    size: int, seed: int, augmentation: plans.Augmentation, row: int, rng: np.random.Generator
+) -> tuple[int, plans.Plan]:
     """A row and what happens to its crop; so small a step that a batch of them runs before the first image is read."""
+    if versions := augmentation.versions:
+        return row, plans.sample_version(seed, row, int(rng.integers(versions)), size, augmentation)
     return row, plans.sample_plan(rng, plans.IDENTITY, size, augmentation)
 
 

@@ -36,12 +36,12 @@ from experiments.check import (
     stages_to_run,
 )
 from experiments.config import Experiment
-from experiments.feeding import fed, stage_seed, told
+from experiments.feeding import check_feed, fed, looked, stage_seed, tested, told
 from experiments.handover import Before, check_handovers, load_before, take_over
 from experiments.report import write_report
 from experiments.results import RESULTS, new_results, sentence, summarise, write_results
-from experiments.sweep_page import write_page
-from experiments.sweeps import check_sweep, run_sweep
+from experiments.sweeps.page import write_page
+from experiments.sweeps.vectorised import check_sweep, run_sweep
 
 
 def run(experiment: Experiment, argv: list[str]) -> int:
@@ -68,6 +68,7 @@ def run(experiment: Experiment, argv: list[str]) -> int:
     trained = load_before(experiment.init, mesh) if experiment.init else None
     with together():
         check_stages(experiment, [stage for _, stage in stages], mesh)
+        check_feed(experiment, [stage for _, stage in stages])
         if experiment.sweep:
             check_sweep(experiment)
         warnings = doubts(experiment, [stage for _, stage in stages], trained)
@@ -138,7 +139,8 @@ def run_stage(
     feed = open_feed(experiment.feed, fed(experiment, stage, examples, seed), mesh, partial(told, stage.name))
     looks = [max(1, round(every * per_epoch)) for every in (experiment.checkpoint_epochs, experiment.validate_epochs)]
     plan = loop.Plan(stage.name, stage.batch_size, steps, per_epoch, *looks, dispatch=min(feed.dispatch, *looks))
-    update = make_update(network, description.objective, optimizer, seed, stage.accumulate)
+    weights = stage.weights(examples)
+    update = make_update(network, description.objective, optimizer, seed, stage.accumulate, weights)
     with checkpoint.StageCheckpoints(folder) as checkpoints:
         state, summary = loop.train(
             plan,
@@ -168,8 +170,7 @@ def make_validation(
     if not stage.validation_split or description.objective.measures is None:
         return None
     examples = builders.open_split(description.data, experiment.data_dir, stage.validation_split)
-    size, loader = experiment.eval_batch_size, experiment.loader
-    predict = evaluate.predictor(description, examples, mesh, batch_size=size, loader=loader, keep=keep)
+    predict = evaluate.predictor(description, examples, mesh, keep=keep, **looked(experiment))
 
     def validate(variables):
         predictions = predict(variables)
@@ -188,8 +189,7 @@ def predict_test(experiment: Experiment, trained: Before, mesh: Mesh) -> evaluat
     if description.objective.measures is None:
         return None
     examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
-    size, loader = experiment.eval_batch_size, experiment.loader
-    return evaluate.predict_split(description, variables, examples, mesh, batch_size=size, loader=loader)
+    return evaluate.predict_split(description, variables, examples, mesh, **tested(experiment))
 
 
 def report(experiment: Experiment, description: Description, predictions, results: dict, began: float) -> None:
@@ -199,7 +199,7 @@ def report(experiment: Experiment, description: Description, predictions, result
         write_results(workdir, results | {"test": None})
         return
     examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
-    test = evaluate.measure(predictions, description)
+    test = evaluate.measure(predictions, description, examples)
     evaluate.write_predictions(workdir / "predictions.csv", examples, predictions, test["target"])
     results["median_baseline_mae"] = test.pop("median_baseline_mae")
     where = {"data": experiment.data, "split": experiment.test_split}

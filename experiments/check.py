@@ -26,7 +26,8 @@ from experiments.results import CONFIG
 from experiments.saved import read_json
 
 SHARED_SECONDS = 70  # network disks remember for up to a minute that a file was not there
-METRICS = ("*/metrics.jsonl", "*/groups/*/metrics.jsonl")  # of a stage, and of a sweep
+RUNS = ("*/metrics.jsonl", "*/groups/*/metrics.jsonl")  # of a stage, and of a sweep of it
+METRICS = (*RUNS, *(f"runs/*/{form}" for form in RUNS))  # and of a queue of runs
 
 
 def check_claim(workdir: Path, experiment: Experiment) -> None:

@@ -7,6 +7,7 @@ import difflib
 import inspect
 import io
 import re
+from functools import partial
 from typing import Annotated, Any
 
 from data_pipelines.errors import UserError
@@ -20,7 +21,7 @@ usage: python experiments/run.py --config=NAME [options]
 Trains the stages of a config, evaluates, and writes a report into the workdir. The same command again goes on where
 it stopped.
 
-  --config=NAME          which experiment (--list shows them)
+  --config=NAME          which experiment, or row of a paper's table, as dldl_v2/pooling/gap (--list shows them)
   --data=NAME            prepared data set (default: synthetic, drawn faces, prepared on first use)
   --data_dir=DIR         folder of prepared data sets (default: data)
   --workdir=DIR          folder of this run, or gs://BUCKET/DIR (default: runs/<config>)
@@ -38,8 +39,9 @@ Freezing, learning rates by part, and what is taken over go by parameter paths: 
 --finetune.rates=head:10,trunk/block1:0.1 --finetune.optimizer.decays=kernel$ --finetune.take=all
 Lists are one word, --model.convolutions=2,2,2,3,3; so is a recipe for the network's input, --model.inputs=imagenet
 (usual: that of the weights the run starts from, or the network's own).
-Trials of the last stage, all combinations, trained together: --sweep.seed=0..31 --sweep.objective.lambda_=0.1,1,10
---sweep.examples.trial=0..7
+Any option can be swept, and all combinations are tried: --sweep.seed=0..31 --sweep.objective.lambda_=0.1,1,10 trains
+trials of the last stage together; --sweep.model=tiny,thin --sweep.finetune.objective=DEX,Ranking trains one run after
+another. Values that hold commas have semicolons between them: '--sweep.finetune.rates=head:1;head:10,trunk:0.1'
 Processes that no launcher started find each other by --cluster.coordinator=HOST:PORT --cluster.processes=N
 --cluster.index=I; the same command again, in all of them, goes on where the run stopped.
 `--config=NAME --help` shows all of them with their values.
@@ -57,6 +59,8 @@ def parse(argv: list[str]):
             print(USAGE)
             return None
         raise UserError("give --config=NAME; --list shows the names")
+    if "/" in words.config:
+        return _row(words.config, argv)
     if words.config not in CONFIGS:
         raise UserError(f"unknown config {words.config!r}; {_nearest(words.config, CONFIGS)}")
     experiment = _make(CONFIGS[words.config], data=words.data, recipe=words.recipe)
@@ -64,7 +68,16 @@ def parse(argv: list[str]):
     experiment, rest = _with_kinds(experiment, rest)
     sweep, rest = _sweep_words(rest)
     experiment = _override(dataclasses.replace(experiment, only=only), rest)
-    return dataclasses.replace(experiment, sweep=tuple(_swept(experiment, *words) for words in sweep))
+    return dataclasses.replace(experiment, sweep=_sweep(experiment, sweep))
+
+
+def _row(name: str, argv: list[str]):
+    """One row of the papers' tables, as dldl_v2/pooling/gap: its config and words, then the user's."""
+    from experiments.tables.rows import find, on_drawn
+
+    run = find(name)
+    experiment = parse([*run.words, *argv, f"--config={run.config}"])  # the last --config counts
+    return experiment and dataclasses.replace(on_drawn(experiment), name=name)
 
 
 def _first_words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -92,9 +105,13 @@ def _listing() -> str:
     from agejax.models.network import BACKBONES
     from agejax.objectives import OBJECTIVES
     from data_pipelines.builders import BUILDERS
+    from experiments.tables import rows as papers
 
     told = {"configs": CONFIGS, "data sets": BUILDERS, "objectives": OBJECTIVES}
     parts = {part: {name: _first_line(thing) for name, thing in table.items()} for part, table in told.items()}
+    parts["rows of the papers' tables"] = {
+        name: " ".join((run.config, *run.words)) for name, row in papers.rows().items() if (run := papers.run_of(row))
+    }
     parts["backbones"] = {name: repr(backbone).replace(", inputs=None", "") for name, backbone in BACKBONES.items()}
     lines = [(part, [f"  {name:<22} {text}" for name, text in rows.items()]) for part, rows in parts.items()]
     return "\n".join(line for part, rows in lines for line in (f"{part}:", *rows))
@@ -123,10 +140,11 @@ def _with_kinds(experiment, rest: list[str]):
     from agejax.objectives import OBJECTIVES
     from agejax.training.cluster import CLUSTERS
     from agejax.training.optim import OPTIMIZERS, SCHEDULES
+    from agejax.training.weighting import WEIGHTINGS
     from data_pipelines.samplers import ORDERS, SELECTIONS
 
     kinds = {"objective": OBJECTIVES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
-    kinds |= {"examples": SELECTIONS, "order": ORDERS}
+    kinds |= {"examples": SELECTIONS, "order": ORDERS, "weighting": WEIGHTINGS}
     tables = {f"{stage.name}.{field}": table for stage in experiment.stages for field, table in kinds.items()}
     tables |= {"model": BACKBONES, "cluster": CLUSTERS}
     others, words = [], iter(rest)
@@ -166,39 +184,34 @@ def _sweep_words(rest: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     return [(name, values) for name, _, values in found], [word for word in rest if not word.startswith(SWEEP)]
 
 
+def _sweep(experiment, found: list[tuple[str, str]]) -> tuple[tuple[str, tuple], ...]:
+    """Every swept option, by its short name, and its values. Raises UserError."""
+    sweep = [_swept(experiment, name, words) for name, words in found]
+    if twice := [name for i, (name, _) in enumerate(sweep) if name in dict(sweep[:i])]:
+        raise UserError(f"--sweep.{twice[0]} is given twice: name all its values once")
+    return tuple(sweep)
+
+
 def _swept(experiment, name: str, words: str) -> tuple[str, tuple]:
-    """The option of the last stage, or the seed, and its values in the option's own type."""
-    options = {"seed": experiment.seed} | _options(experiment.stages[-1])
-    if name not in options:
-        raise UserError(f"unknown option to sweep {name!r}; {_nearest(name, options)}")
-    kind = type(options[name])
+    from experiments.sweeps import names
+
+    options = names.by_words(experiment)
     try:
-        values = tuple(value for word in words.split(",") for value in _values(word, kind))
+        word = names.word_of(experiment, name)
+    except KeyError:
+        near = _nearest(name, dict.fromkeys(map(partial(names.short, experiment), options)))
+        raise UserError(f"unknown option to sweep {name!r}; {near}") from None
+    kind = type(options[word]).__name__
+    try:
+        values = names.read(words, options[word])
     except (ValueError, KeyError):
-        raise UserError(f"--sweep.{name}={words}: give {kind.__name__}s, as 1,2,5, or whole numbers as 0..31") from None
+        raise UserError(f"--sweep.{name}={words}: give {kind}s, as 1,2,5, or whole numbers as 0..31") from None
     if len(set(values)) < len(values):
         raise UserError(f"--sweep.{name}={words} names a value twice")
-    return name, values
-
-
-def _values(word: str, kind: type) -> list:
-    """`0..31` → 0, 1, …, 31; anything else is one value. Raises ValueError."""
-    first, dots, last = word.partition("..")
-    if dots and kind is int:
-        return list(range(int(first), int(last) + 1))
-    return [{"True": True, "False": False}[word] if kind is bool else kind(word)]
-
-
-def _options(instance: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name → value of all numbers, words and switches."""
-    found = {}
-    for field in dataclasses.fields(instance):
-        value, name = getattr(instance, field.name), prefix + field.name
-        if dataclasses.is_dataclass(value):
-            found |= _options(value, f"{name}.")
-        elif isinstance(value, bool | int | float | str) and name not in ("name", "data", "train_split"):
-            found[name] = value
-    return found
+    if isinstance(options[word], str) and word not in ("data", "recipe"):
+        for value in values:
+            _override(experiment, [f"--{word}={value}"])
+    return names.short(experiment, word), values
 
 
 def _override(experiment, rest: list[str]):

@@ -10,6 +10,7 @@ from agejax.training.stages import Stage
 from data_pipelines.align import Alignment
 from data_pipelines.errors import UserError
 from data_pipelines.loaders import Loader
+from data_pipelines.plans import DEX, Augmentation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Experiment:
     select: Literal["last", "best"] = "last"
     """The weights that a finished stage hands on: the last ones, or the best by validation."""
     test_split: str = "test"
+    test_versions: int = 1
+    """How many augmented versions of each test image the answer is the mean of; 1: the image and its mirror image."""
+    test_augmentation: Augmentation = DEX
+    """Of these versions."""
     eval_batch_size: int = 256
     checkpoint_epochs: float = 1.0
     validate_epochs: float = 1.0
@@ -63,7 +68,7 @@ class Experiment:
             raise UserError(
                 f"image_size {self.image_size} is too small for the network: give {self.model.min_image_size} or more"
             )
-        for name in ("eval_batch_size", "checkpoint_epochs", "validate_epochs"):
+        for name in ("test_versions", "eval_batch_size", "checkpoint_epochs", "validate_epochs"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} must be above 0, got {getattr(self, name)}")
 

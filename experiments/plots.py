@@ -45,7 +45,7 @@ def scatter(label, predicted, predicted_std, target: str) -> Figure:
     dense = len(label) > MAX_DOTS
     note = "; opacity: log of the count" if dense else ""
     names = f"true {target} ({UNITS[target]})", f"predicted {target} ({UNITS[target]}){note}"
-    figure, axes = _axes(SQUARE, *names, grid="both")
+    figure, axes = new_axes(SQUARE, *names, grid="both")
     if dense:
         cells = {"gridsize": 45, "extent": (low, high, low, high), "mincnt": 1, "linewidths": 0.0}
         axes.hexbin(label, predicted, bins="log", cmap=_opacity_ramp(BLUE), **cells)
@@ -57,18 +57,18 @@ def scatter(label, predicted, predicted_std, target: str) -> Figure:
         axes.fill_betweenx(height, height - std, height + std, **band)
     axes.plot([low, high], [low, high], color=INK, linewidth=0.9, label="no error")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    return _with_legend(figure, axes, "upper left")
+    return with_legend(figure, axes, "upper left")
 
 
 def histogram(label, target: str) -> Figure:
     """Counts of (N,) labels, in bins of a round width."""
     edges, median = _bin_edges(label), float(np.median(label))
     unit, digits = UNITS[target], DECIMALS[target] - 1
-    figure, axes = _axes(SMALL, f"true {target} ({unit})", f"examples in each {edges[1] - edges[0]:.3g} {unit}")
+    figure, axes = new_axes(SMALL, f"true {target} ({unit})", f"examples in each {edges[1] - edges[0]:.3g} {unit}")
     axes.hist(label, bins=edges, color=BLUE, rwidth=0.9)
     axes.axvline(median, color=INK, linewidth=0.9, dashes=(4, 3), label=f"median {median:.{digits}f}")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    return _with_legend(figure, axes, "best")
+    return with_legend(figure, axes, "best")
 
 
 def counts_by_split(labels: dict[str, np.ndarray], target: str) -> Figure:
@@ -81,14 +81,14 @@ def counts_by_split(labels: dict[str, np.ndarray], target: str) -> Figure:
     edges = years if target == "age" else _bin_edges(everything)
     unit, below = UNITS[target], np.zeros(len(edges) - 1)
     each = "year" if target == "age" else f"{edges[1] - edges[0]:.3g} {unit}"
-    figure, axes = _axes(BROAD, f"{target} ({unit})", f"images in each {each}")
+    figure, axes = new_axes(BROAD, f"{target} ({unit})", f"images in each {each}")
     for split, values in labels.items():
         count, look = np.histogram(values, edges)[0], {"color": SPLIT_COLOURS[split], "label": split}
         axes.stairs(below + count, edges, baseline=below, fill=True, **look)
         below = below + count
     axes.margins(x=0.01)
     axes.yaxis.get_major_locator().set_params(integer=True)
-    return _with_legend(figure, axes, "best")
+    return with_legend(figure, axes, "best")
 
 
 def error_by_age(groups: dict, overall: float | None, intervals: dict) -> Figure:
@@ -99,7 +99,7 @@ def error_by_age(groups: dict, overall: float | None, intervals: dict) -> Figure
     mae = [0.0 if row.get("mae") is None else row["mae"] for row in groups.values()]
     counts = [row.get("n") or 0 for row in groups.values()]
     note = f"; pale: under {FEW}" if min(counts) < FEW else ""
-    figure, axes = _axes(WIDE, f"true age (years), number of examples{note}", "mean absolute error (years)")
+    figure, axes = new_axes(WIDE, f"true age (years), number of examples{note}", "mean absolute error (years)")
     for i, (height, count) in enumerate(zip(mae, counts)):
         axes.bar(i, height, width=0.74, color=BLUE, alpha=0.4 if count < FEW else 1.0)
     bounds = {i: intervals[name] for i, name in enumerate(groups) if intervals.get(name)}
@@ -110,7 +110,7 @@ def error_by_age(groups: dict, overall: float | None, intervals: dict) -> Figure
     labels = [f"{name.replace('-', '–')}\n{count:,}" for name, count in zip(groups, counts)]
     axes.set_xticks(range(len(groups)), labels, fontsize=8.5 if len(groups) <= 8 else 7, parse_math=False)
     axes.margins(y=0.14)
-    return _with_legend(figure, axes, "best")
+    return with_legend(figure, axes, "best")
 
 
 def cumulative_score(shares: dict, intervals: dict) -> Figure:
@@ -118,7 +118,7 @@ def cumulative_score(shares: dict, intervals: dict) -> Figure:
     keys = sorted(shares, key=float)
     years, percent = np.array(keys, float), 100.0 * np.array([shares[key] for key in keys])
     bounds = 100.0 * np.array([intervals.get(key) or (np.nan, np.nan) for key in keys], float)
-    figure, axes = _axes(SMALL, "error of at most k (years)", "CS@k: share of examples (%)")
+    figure, axes = new_axes(SMALL, "error of at most k (years)", "CS@k: share of examples (%)")
     band = {"color": BLUE, "alpha": 0.18, "linewidth": 0.0}
     if np.isfinite(bounds).any():
         axes.fill_between(years, bounds[:, 0], bounds[:, 1], label="95 % interval", **band)
@@ -128,7 +128,7 @@ def cumulative_score(shares: dict, intervals: dict) -> Figure:
             axes.annotate(f"{y:.0f} %", (x, y), (5, -11), textcoords="offset points", fontsize=8, color=INK)
     axes.set(ylim=(0, 104), xlim=(years[0] - 0.5, years[-1] + 0.5))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    return _with_legend(figure, axes, "lower right")
+    return with_legend(figure, axes, "lower right")
 
 
 def coverage(label, predicted, predicted_std, share: float) -> float:
@@ -146,17 +146,17 @@ def calibration(label, predicted, predicted_std) -> Figure:
     """
     nominal = np.linspace(0.02, 0.98, 49)
     measured = [100.0 * coverage(label, predicted, predicted_std, share) for share in nominal]
-    figure, axes = _axes(SMALL, "predicted interval (%)", "examples inside it (%)", grid="both")
+    figure, axes = new_axes(SMALL, "predicted interval (%)", "examples inside it (%)", grid="both")
     axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, label="as it should be")
     axes.plot(100.0 * nominal, measured, color=BLUE, linewidth=1.8, label="measured")
     axes.set(xlim=(0, 100), ylim=(0, 104))
-    return _with_legend(figure, axes, "upper left")
+    return with_legend(figure, axes, "upper left")
 
 
 def history(lines: list[dict], key: str, label: str) -> Figure:
     """`key` of a stage's metric lines against epoch (step, where one lacks it), a curve for each split."""
     clock = "epoch" if all("epoch" in line for line in lines) else "step"
-    figure, axes = _axes(SMALL, clock, label)
+    figure, axes = new_axes(SMALL, clock, label)
     for split, colour in SPLIT_COLOURS.items():
         rows = [line for line in lines if line["split"] == split and line.get(key) is not None]
         if rows:
@@ -164,12 +164,12 @@ def history(lines: list[dict], key: str, label: str) -> Figure:
             style = "o-" if len(rows) < 25 else "-"
             axes.plot(times, values, style, color=colour, linewidth=1.5, markersize=3.0, label=split)
     axes.margins(y=0.12)
-    return _with_legend(figure, axes, "best") if len(axes.lines) > 1 else figure
+    return with_legend(figure, axes, "best") if len(axes.lines) > 1 else figure
 
 
 def trials(name: str, values: list, mae: list[float], target: str) -> Figure:
     """Test MAE of every trial against its value of the option `name`; a dash is the mean of those that share one."""
-    figure, axes = _axes(WIDE, name, f"mean absolute error ({UNITS[target]})")
+    figure, axes = new_axes(WIDE, name, f"mean absolute error ({UNITS[target]})")
     order = list(dict.fromkeys(sorted(values, key=lambda value: (isinstance(value, str), value))))
     places = [order.index(value) for value in values]
     axes.plot(places, mae, "o", color=BLUE, alpha=0.5, markersize=4.0, markeredgewidth=0.0)
@@ -223,7 +223,7 @@ def table(rows) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def _axes(size, x_label: str, y_label: str, grid: str = "y"):
+def new_axes(size, x_label: str, y_label: str, grid: str = "y"):
     """A Figure and its axes. The y label lies level above them: it reads without turning the head."""
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
@@ -239,7 +239,7 @@ def _axes(size, x_label: str, y_label: str, grid: str = "y"):
     return figure, axes
 
 
-def _with_legend(figure: Figure, axes, place: str) -> Figure:
+def with_legend(figure: Figure, axes, place: str) -> Figure:
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc=place, frameon=False, fontsize=8.5, labelcolor=INK, handlelength=1.6)
     return figure

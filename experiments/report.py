@@ -46,6 +46,7 @@ def write_report(workdir: Path, source=None) -> Path:
         name=escape(results.get("name") or workdir.name), kind=kind, shade=kind.split()[0],
         style=plots.STYLE_SHEET, headline=headline(results), about=_about(results, test),
         check=_check(test, rows, target), metrics=_metrics(test, target), figures=_figures(test, rows, target),
+        groups=_groups(test, target),
         scale=f"{target}, in {UNITS[target]}", examples=_examples(rows, target, source),
         training=_training(workdir, results, config), run=_run(results, config),
     )  # fmt: skip
@@ -105,6 +106,19 @@ def _metrics(test: dict, target: str) -> str:
         rows.append((f"CS@{k}", _cell(shares.get(k), 1, " %", 100.0), _interval(bounds, 1, 100.0)))
     note = "Bootstrap over examples: other test sets of this size, not other trainings." if intervals else ""
     return f'{plots.table([("", "value", "95 % interval"), *rows])}<p class="small">{note}</p>'
+
+
+def _groups(test: dict, target: str) -> str:
+    """A table of test["by_group"]: error and bias of every group of every column; nothing where it was not measured."""
+    unit, digits = UNITS[target], DECIMALS[target]
+    table = [("", "examples", f"MAE ({unit})", "95 % interval", f"bias ({unit})")]
+    for column, groups in (test.get("by_group") or {}).items():
+        for name, row in groups.items():
+            numbers = f"{row['n']:,}", f"<b>{row['mae']:.{digits}f}</b>", _interval(row["interval"], digits)
+            table.append((escape(f"{column}: {name}"), *numbers, f"{row['bias']:+.{digits}f}".replace("-", "−")))
+    note = '<p class="small">Bias: mean of predicted minus true; above 0 the answers are too high.</p>'
+    shown = f'<h3>Error by group</h3><div class="scroll">{plots.table(table)}</div>{note}'
+    return shown if len(table) > 1 else ""
 
 
 def _figures(test: dict, rows: dict, target: str) -> str:
@@ -228,7 +242,7 @@ PAGE = Template("""<!doctype html>
 <title>$name</title><style>$style</style></head><body>
 <h1>$name<span class="badge $shade">$kind</span></h1><p class="headline">$headline</p>
 <p class="muted">$about</p>$check
-<h2>Measured</h2><div class="two"><div>$metrics</div>$figures</div>
+<h2>Measured</h2><div class="two"><div>$metrics</div>$figures</div>$groups
 <h2>Examples</h2><p class="muted">Predicted for true $scale.</p>$examples
 <h2>Training</h2>$training
 <h2>The run</h2>$run

@@ -13,7 +13,7 @@ def main(argv: list[str]) -> int:
         if experiment is None:
             return 0
         from agejax.training.cluster import joined
-        from experiments.build import run
+        from experiments.sweeps.queued import run
 
         with joined(experiment.cluster):  # nothing may be computed before
             return run(experiment, argv)

@@ -43,6 +43,8 @@ CASES = {  # what may happen; most grey levels, and the mean, of the difference 
     "gray": (only(gray=0.5), 0, 0),
     "rotation": (only(rotation=15.0), 1, 5e-4),
     "geometry": (only(flip=0.5, rotation=180.0, zoom=0.4, shift=0.2), 1, 5e-4),
+    "patch": (only(area=0.1, aspect=4 / 3), 1, 2e-3),
+    "patch, turned": (only(area=0.3, rotation=15.0, shift=0.1), 1, 5e-4),
     "gray, turned": (only(gray=0.5, rotation=15.0), 1, 5e-4),
     "degrade": (only(degrade=0.5), 1, 1e-4),
     "degrade, torch7": (only(degrade=0.3, resize="torch7"), 1, 1e-4),
@@ -208,6 +210,12 @@ def test_a_zoom_that_the_host_reduces_for_is_refused():
     image = np.zeros((1, S, S, 3), np.uint8)
     with pytest.raises(UserError, match=r"zoom is 0\.5; on a device it must be below 0\.5"):
         augment.execute(image, stack([plain_plan(IDENTITY, S)]), S, only(zoom=0.5))
+
+
+@pytest.mark.parametrize("fields, said", [({"hue": 0.1}, r"hue is 0\.1"), ({"randaugment": 2}, "randaugment is 2")])
+def test_what_only_the_host_does_is_refused(fields, said):
+    with pytest.raises(UserError, match=f"^augmentation: {said}, which only the host does: feed=host$"):
+        augment.execute(np.zeros((1, S, S, 3), np.uint8), stack([plain_plan(IDENTITY, S)]), S, only(**fields))
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_summary_counts_what_is_stored(tmp_path):
         assert middle == pytest.approx([ages.min(), np.median(ages), ages.max()], abs=1e-5)
         years = {str(year): int(n) for year, n in zip(*np.unique(np.floor(ages).astype(int), return_counts=True))}
         assert found["ages"][split]["histogram"] == years
-    assert found["versions"]["builder"] == "1.0.0"
+    assert found["versions"]["builder"] == "1.1.0"
 
 
 def test_splits_join_and_index_like_a_sequence(tmp_path):

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from drawn import Squares, prepare_squares
 
+from agejax import ensemble
 from agejax.__main__ import main
+from agejax.training import checkpoint
+from agejax.training.evaluate import predict_split
+from agejax.training.sharding import make_mesh
 from data_pipelines import builders
 
 
@@ -58,6 +62,15 @@ def test_a_stage_of_the_run_may_be_named_and_the_batch_size_does_not_matter(eval
     assert json.loads(file.read_text())["mae"] == pytest.approx(results_of(tiny_run)["test"]["mae"], rel=1e-5)
 
 
+def test_versions_of_the_images_are_those_of_predict_split(evaluate, tiny_run, drawn_data, tmp_path):
+    assert evaluate("--versions=3", f"--predictions={tmp_path / 'rows.csv'}")[0] == 0
+    description, variables = checkpoint.load_trained(tiny_run.folder)
+    examples = builders.open_split("synthetic", drawn_data, "test")
+    expected = predict_split(description, variables, examples, make_mesh(), versions=3)
+    np.testing.assert_allclose(ensemble.read(tmp_path / "rows.csv").predictions.value, expected.value, rtol=1e-6)
+    assert np.abs(expected.value - predict_split(description, variables, examples, make_mesh()).value).max() > 1e-3
+
+
 def test_all_splits_together_count_every_face_once(evaluate, drawn_data, tmp_path):
     file = tmp_path / "rows.csv"
     code, printed, _ = evaluate("--split=all", f"--predictions={file}")
@@ -102,6 +115,52 @@ def test_a_data_set_without_the_label_is_refused(evaluate, tmp_path):
     data_dir = prepare_squares(tmp_path, Squares(6), "age,identity", lambda row: f"{'' if row else 20},{row}")
     done = evaluate("--data=manifest", f"--data_dir={data_dir}", "--split=all")
     assert "5 of 6 examples have no age" in refused(done)
+
+
+def test_live_and_saved_answers_fuse_to_the_same(evaluate, tiny_run, tmp_path, capsys):
+    """The stage and a copy of it that is fed another way: other answers, and another input size."""
+    other = tmp_path / "other"
+    (other / "checkpoints").mkdir(parents=True)
+    stage = tiny_run.folder / "finetune"
+    for name in ("best", "latest"):
+        if (stage / "checkpoints" / name).exists():
+            (other / "checkpoints" / name).symlink_to(stage / "checkpoints" / name)
+    card = json.loads((stage / "stage.json").read_text())
+    card["description"]["image_size"] = 48
+    (other / "stage.json").write_text(json.dumps(card))
+    files = [tmp_path / f"{name}.csv" for name in "abc"]
+    for place, file in zip((stage, other), files):
+        assert evaluate(f"--checkpoint={place}", f"--predictions={file}")[0] == 0
+    words = [f"--checkpoint={stage},{other}", "--weights=1,3", f"--predictions={files[2]}", f"--json={tmp_path}/live"]
+    code, _, _ = evaluate(*words)
+    assert code == 0
+    told = [
+        "fuse",
+        *map(str, files[:2]),
+        "--weights=1,3",
+        f"--json={tmp_path}/x/s",
+        f"--predictions={tmp_path}/x/s.csv",
+    ]
+    assert main(told) == 0
+    assert (tmp_path / "x/s.csv").read_text() == files[2].read_text()
+    live, later = (json.loads((tmp_path / name).read_text()) for name in ("live", "x/s"))
+    assert live["mae"] == later["mae"] and live["intervals"] == later["intervals"]
+    assert live["checkpoint"] == f"{stage},{other}" and live["median_baseline_mae"] is not None
+    one, two, both = (ensemble.read(file).predictions.value for file in files)
+    assert np.abs(one - two).min() > 1e-4
+    np.testing.assert_allclose(both, (one + 3 * two) / 4, rtol=1e-6)
+    assert re.match(r"MAE .* \(mean of 2 files\)", capsys.readouterr().out)
+
+
+def test_what_cannot_be_fused_is_told_before_anything_is_predicted(evaluate, tiny_run, tmp_path):
+    stage = tiny_run.folder / "finetune"
+    assert "3 weights for 2 networks" in refused(evaluate(f"--checkpoint={stage},{stage}", "--weights=1,1,1"))
+    assert "no checkpoint is named" in refused(evaluate("--checkpoint=,"))
+    card = json.loads((stage / "stage.json").read_text())
+    card["description"]["objective"]["target"] = "attractiveness"
+    (tmp_path / "stage.json").write_text(json.dumps(card))
+    told = refused(evaluate(f"--checkpoint={stage},{tmp_path}"))
+    assert f"{tmp_path} answers attractiveness, {stage} age: fuse networks of one label" in told
 
 
 def test_help_does_not_import_jax():

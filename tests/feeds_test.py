@@ -19,6 +19,7 @@ from agejax.training.stages import Stage, start_variables
 from agejax.training.state import new_state
 from agejax.training.step import make_train_steps, make_update
 from data_pipelines.align import Alignment
+from data_pipelines.errors import UserError
 from data_pipelines.loaders import Loader
 from data_pipelines.plans import NO_AUGMENTATION, Augmentation
 from data_pipelines.samplers import ClassBalanced, Shuffle
@@ -99,7 +100,17 @@ def test_auto_is_the_host_where_a_device_cannot(monkeypatch):
     assert quiet(examples=EXAMPLES).name == "host"
     monkeypatch.setattr(feeds, "platform", lambda mesh: "gpu")
     assert quiet(examples=EXAMPLES).name == "resident"
-    assert quiet(examples=dataclasses.replace(EXAMPLES, augmentation=Augmentation(zoom=0.5))).name == "host"
+    for fields in ({"zoom": 0.5}, {"hue": 0.1}, {"randaugment": 2}):
+        assert quiet(examples=dataclasses.replace(EXAMPLES, augmentation=Augmentation(**fields))).name == "host"
+    assert quiet(examples=dataclasses.replace(EXAMPLES, augmentation=Augmentation(area=0.5))).name == "resident"
+
+
+@pytest.mark.parametrize("name", ["device", "resident"])
+def test_a_device_refuses_what_only_the_host_does_before_it_reads_a_picture(name, monkeypatch):
+    monkeypatch.setattr(resident, "load", None)
+    examples = dataclasses.replace(EXAMPLES, augmentation=Augmentation(randaugment=2))
+    with pytest.raises(UserError, match="randaugment is 2, which only the host does"):
+        open_feed(name, examples, mesh_of(1), lambda text: None)
 
 
 @pytest.mark.parametrize("name", NAMES)

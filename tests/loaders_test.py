@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import itertools
 
@@ -7,8 +8,18 @@ import pytest
 
 from data_pipelines import align, host, loaders, parcels, schema
 from data_pipelines.align import ARCFACE_112, Alignment
+from data_pipelines.crops import fill
 from data_pipelines.loaders import Loader
-from data_pipelines.plans import NO_AUGMENTATION, Augmentation, Plan, canvas_size, plain_plan
+from data_pipelines.plans import (
+    NO_AUGMENTATION,
+    Augmentation,
+    Plan,
+    canvas_size,
+    on_canvas,
+    plain_plan,
+    sample_version,
+    stack,
+)
 from data_pipelines.samplers import ClassBalanced, Subset
 
 ROWS = 22
@@ -145,6 +156,38 @@ def test_order_and_random_numbers_are_those_of_earlier_versions(monkeypatch):
     assert rows.tolist() == [4, 17, 16, 7, 21, 3, 18, 19, 20, 0, 2, 13, 14, 8, 11, 10, 9, 6, 1, 12, 15, 5, 14, 1]
     recorded = [0.09790456206220621, 0.2128028483567186, 0.9748884685734737, 0.7536551124602794]
     np.testing.assert_allclose([drawn[position] for position in range(4)], recorded, rtol=1e-12)
+
+
+def test_fixed_versions_of_an_example_are_drawn_again_and_again():
+    augmentation = Augmentation(versions=3)
+    batches = plans_only(augmentation=augmentation, steps=60)
+    rows = np.concatenate([batch["row"] for batch in batches])
+    matrices = np.concatenate([batch["plan"].matrix for batch in batches])
+    side = canvas_size(SIZE, augmentation)
+    for row in range(ROWS):
+        found = {matrix.tobytes() for matrix in matrices[rows == row]}
+        versions = stack([sample_version(3, row, k, SIZE, augmentation) for k in range(3)])
+        assert found == {matrix.tobytes() for matrix in on_canvas(versions, SIZE, side).matrix}
+    other = plans_only(augmentation=augmentation, steps=60, seed=4)
+    assert not {x.tobytes() for x in matrices} & {x.tobytes() for b in other for x in b["plan"].matrix}
+
+
+def test_a_version_of_a_split_is_the_same_in_every_run():
+    augmentation = dataclasses.replace(NO_AUGMENTATION, rotation=10.0)
+    plain, zero, again, one = (
+        np.concatenate([batch["image"] for batch in evaluate(**more)])
+        for more in (
+            {},
+            *({"augmentation": augmentation}, {"augmentation": augmentation, "batch_size": 4}),
+            {"augmentation": augmentation, "version": 1},
+        )
+    )
+    np.testing.assert_array_equal(zero[:ROWS], again[:ROWS])
+    assert (zero != plain).any() and (zero != one).any()
+    record, plan = Drawn()[5], sample_version(0, 5, 1, SIZE, augmentation)
+    crop = np.zeros((SIZE, SIZE, 3), np.uint8)
+    fill(crop, record, SIZE, Alignment(), plan, "antialias")
+    np.testing.assert_array_equal(one[5], crop)
 
 
 def test_balanced_classes_are_those_of_the_target():
@@ -300,6 +343,8 @@ def test_batches_for_the_device_are_as_they_say():
         "degrade": ("int32", (8,)),
         "colour": ("float32", (8, 3)),
         "order": ("int32", (8,)),
+        **{"hue": ("float32", (8,)), "hue_after": ("int32", (8,))},
+        **{"operation": ("int32", (8, 0)), "level": ("int32", (8, 0)), "place": ("float32", (8, 0, 2))},
     }
     for batch, want in (
         (canvas, columns | of_plan),

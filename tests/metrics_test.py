@@ -70,6 +70,7 @@ def test_aar_goldens():
     expected = [2.75, 2, 0.8333333333, 0.7, 2, 2.25, 4, 4]
     np.testing.assert_allclose([g["mae"] for g in groups.values()], expected, **PRINTED)
     assert [g["n"] for g in groups.values()] == [2, 2, 3, 2, 1, 2, 1, 2]
+    np.testing.assert_allclose(metrics.sigma_of_groups(AAR_LABEL, AAR_PREDICTED), 1.18124346, rtol=1e-8)
     np.testing.assert_allclose(metrics.aar(AAR_LABEL, AAR_PREDICTED), 6.692089874, **PRINTED)
 
 
@@ -180,6 +181,42 @@ def test_intervals_cover_the_truth_about_95_times_in_100():
         low, high = metrics.summarise(np.zeros(100), error, resamples=300)["intervals"]["mae"]
         covered += low < 5 * np.sqrt(2 / np.pi) < high
     assert 0.89 <= covered / 200 <= 0.98
+
+
+def of_trials(measure, *arguments, **options):
+    return metrics.interval_over_trials(lambda y, p, s: measure(y, p), *arguments, **options)
+
+
+def test_interval_over_one_trial_is_the_plain_bootstrap(example):
+    label, predicted, _ = (x[:300] for x in example)
+    found = of_trials(metrics.mae, label, predicted[None], resamples=2000)
+    expected = metrics.summarise(label, predicted, resamples=2000)["intervals"]["mae"]
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+def test_interval_over_trials_has_the_spread_of_trials_and_of_examples():
+    rng, trials, n = np.random.default_rng(5), 8, 200
+    offset = rng.normal(0, 1, (trials, 1))
+    predictions = 20 + offset + rng.normal(0, 3, n)[None]  # far above the labels: the MAE is the mean error
+    low, high = of_trials(metrics.mae, np.zeros(n), predictions, resamples=4000)
+    # two levels, drawn anew apart: their variances add up
+    deviation = np.sqrt(predictions.mean(1).var() / trials + predictions.mean(0).var() / n)
+    np.testing.assert_allclose((high - low) / 2, 1.96 * deviation, rtol=0.06)
+    np.testing.assert_allclose((high + low) / 2, predictions.mean(), rtol=0.01)
+
+
+def test_interval_over_equal_trials_is_that_of_one(example):
+    label, predicted, sigma = (x[:100] for x in example)
+    known = metrics.interval_over_trials(metrics.epsilon_error, label, predicted[None], sigma)
+    again = metrics.interval_over_trials(metrics.epsilon_error, label, np.stack([predicted] * 3), sigma)
+    np.testing.assert_allclose(known, again, atol=0.02)
+    assert metrics.interval_over_trials(metrics.epsilon_error, label, predicted[None], resamples=9) is None
+
+
+def test_interval_over_trials_refuses_other_shapes():
+    for predictions in (np.zeros(5), np.zeros((2, 4)), np.zeros((0, 5))):
+        with pytest.raises(ValueError, match="predictions have shape"):
+            of_trials(metrics.mae, np.zeros(5), predictions)
 
 
 def test_intervals_are_seeded_and_do_not_depend_on_the_block(example, monkeypatch):

@@ -20,6 +20,8 @@ SIZE = 64
 CROP = np.array([(0.9, -0.1, 5.0), (0.1, 0.9, -7.0)])  # source → crop
 DTYPES = {"matrix": np.float32, "gray": np.bool_, "degrade": np.int32, "colour": np.float32, "order": np.int32}
 SHAPES = {"matrix": (2, 3), "gray": (), "degrade": (), "colour": (3,), "order": ()}
+DTYPES |= {"hue": np.float32, "hue_after": np.int32, "operation": np.int32, "level": np.int32, "place": np.float32}
+SHAPES |= {"hue": (), "hue_after": (), "operation": (0,), "level": (0,), "place": (0, 2)}
 
 
 def sample(seed=0, augmentation=NO_AUGMENTATION, crop=CROP, size=SIZE):
@@ -143,6 +145,7 @@ def test_switching_one_augmentation_off_leaves_the_others():
     [
         *({"flip": 1.5}, {"gray": -0.1}, {"degrade": 0.0}, {"rotation": -1.0}, {"zoom": 1.0}, {"shift": 2.0}),
         *({"brightness": 1.1}, {"contrast": -1.0}, {"saturation": float("nan")}, {"resize": "nearest"}),
+        *({"area": 0.0}, {"aspect": 0.9}, {"hue": 0.6}, {"randaugment": -1}, {"flavour": "timm"}, {"versions": -1}),
     ],
 )
 def test_a_field_out_of_range_is_named(fields):
@@ -176,6 +179,7 @@ def test_canvas_sizes():
     assert sizes == {0.0: 224, 15.0: 276, 45.0: 318, 180.0: 318}  # 1 + 223 · √2 = 316.4
     assert canvas_size(64, only(flip=1.0, gray=0.5, degrade=0.5)) == 64
     assert canvas_size(64, only(shift=0.125)) == 80 and canvas_size(65, only(zoom=0.5)) == 129
+    assert canvas_size(64, only(area=0.08)) == 66 and canvas_size(64, only(hue=0.1, randaugment=2)) == 64
 
 
 class Extreme:
@@ -197,6 +201,7 @@ class Extreme:
         {"zoom": 0.4},
         {"shift": 0.2},
         {"rotation": 20.0, "zoom": 0.3, "shift": 0.1, "flip": 0.5},
+        {"area": 0.1, "aspect": 1.5},
     ],
 )
 def test_no_plan_leaves_its_canvas_and_a_smaller_one_would_not_do(fields, size):

@@ -1,5 +1,6 @@
 """Predictions for a split: what is kept between calls, and that norms folded away change nothing."""
 
+import dataclasses
 import re
 
 import flax.linen as nn
@@ -16,7 +17,9 @@ from agejax.training import checkpoint, evaluate
 from agejax.training.sharding import make_mesh, replicated, to_devices
 from agejax.training.step import make_predict_step
 from data_pipelines.align import Alignment
+from data_pipelines.errors import UserError
 from data_pipelines.loaders import eval_batches
+from data_pipelines.plans import DEX
 
 GATHERED = re.compile(r"\w+\[([\d,]+)\]\S* all-gather\(")
 DESCRIPTION = checkpoint.Description(VGG(1 / 32), JointLabelDistribution(), 32, "float32", Alignment(), "squares", 50.0)
@@ -100,3 +103,41 @@ def test_a_batch_in_parts_has_the_outputs_of_the_whole(batch, parts):
     assert len(whole) == parts
     expected = network.apply(weights, image)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_several_versions_of_an_image_are_averaged(keep):
+    """Against one pass by hand for each version; they are the same whatever the batch, and no mirror image is seen."""
+    augmentation, examples = dataclasses.replace(DEX, brightness=0.9), Squares(10)
+    network, objective, values, spreads = DESCRIPTION.network(), DESCRIPTION.objective, [], []
+    for k in range(3):
+        with eval_batches(
+            examples, batch_size=10, image_size=32, alignment=Alignment(), augmentation=augmentation, version=k
+        ) as batches:
+            logits = network.apply(variables(), next(batches)["image"])["logits"]
+        value, spread = objective.predict(logits)
+        values.append(value)
+        spreads.append(spread)
+    predict = evaluate.predictor(
+        DESCRIPTION, examples, make_mesh(), batch_size=4, keep=keep, versions=3, augmentation=augmentation
+    )
+    for found in (predict(variables()), predict(variables())):
+        np.testing.assert_allclose(found.value, np.mean(values, axis=0), rtol=1e-5)
+        variance = np.mean(np.square(spreads), axis=0) + np.var(values, axis=0)
+        np.testing.assert_allclose(found.spread, np.sqrt(variance), rtol=1e-4)
+        np.testing.assert_array_equal(found.index, np.arange(10))
+    assert np.ptp(values, axis=0).max() > 1e-3
+
+
+def test_no_version_is_refused():
+    with pytest.raises(UserError, match=r"^versions of a test image: give 1 or more, got 0$"):
+        evaluate.predictor(DESCRIPTION, Squares(4), make_mesh(), versions=0)
+
+
+def test_a_mixture_has_the_mean_and_the_total_spread():
+    columns = [np.array(x, np.float32) for x in ([7.0], [0.5], [10.0], [3.0])]
+    one = evaluate.Predictions(np.array([0]), *columns)
+    both = evaluate.mixture([one, one._replace(value=np.float32([20]), spread=np.float32([4]))])
+    assert (both.value[0], both.label[0], both.sigma[0]) == (15, 7, 0.5)
+    assert both.spread[0] == pytest.approx(np.sqrt((9 + 16) / 2 + 25))  # within each, and between them
+    assert evaluate.mixture([one]) is one

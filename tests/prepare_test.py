@@ -38,7 +38,7 @@ def test_synthetic_from_the_command_line(tmp_path, capfd):
     for split, faces in counts.items():
         assert next(line for line in out.splitlines() if split in line).split("│")[2].strip() == str(faces)
     assert sum(counts.values()) == 48 and "labelled: age 100%" in out and "took" in out
-    assert str(tmp_path / "synthetic" / "wild" / "1.0.0") in out and err == ""
+    assert str(tmp_path / "synthetic" / "wild" / "1.1.0") in out and err == ""
     assert prepare.main(arguments) == 0 and "was prepared already" in capfd.readouterr().out
     assert prepare.main(arguments[:2]) == 0 and "was prepared already" in capfd.readouterr().out
     assert prepare.main([*arguments[:2], "--faces=24", "--overwrite"]) == 0 and "took" in capfd.readouterr().out

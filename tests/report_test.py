@@ -143,6 +143,18 @@ def test_intervals_of_the_groups_are_drawn(tmp_path):
     assert page_of(tmp_path).count("95 % interval") == 1
 
 
+def test_errors_of_groups_stand_in_a_table(tmp_path):
+    assert "Error by group" not in page_of(make_workdir(tmp_path))
+    results = json.loads((tmp_path / "results.json").read_text())
+    row = {"mae": 4.123, "n": 1234, "bias": -0.456, "interval": [3.9, 4.35]}
+    results["test"]["by_group"] = {"gender": {"female": row}, "ethnicity": {EVIL: row | {"bias": 0.456}}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    table = page_of(tmp_path).split("Error by group")[1].split("</table>")[0]
+    cells = "<td>1,234</td><td><b>4.12</b></td><td>[3.90, 4.35]</td><td>−0.46</td>"
+    assert f"<th>gender: female</th>{cells}" in table
+    assert "ethnicity: &lt;script&gt;" in table and "<td>+0.46</td>" in table
+
+
 def test_page_loads_nothing(tmp_path):
     table = rows()
     page = page_of(make_workdir(tmp_path, table), source_of(table))

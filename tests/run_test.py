@@ -28,6 +28,7 @@ from agejax.objectives import OBJECTIVES, ExpectationRegression
 from agejax.training.feeds import open_feed
 from agejax.training.optim import OPTIMIZERS, SCHEDULES, Rate
 from agejax.training.sharding import make_mesh
+from agejax.training.weighting import WEIGHTINGS
 from data_pipelines import builders
 from data_pipelines.samplers import ORDERS, SELECTIONS, ClassBalanced, Imposed, NShot
 from experiments.check import check_claim, chosen, describe
@@ -41,6 +42,7 @@ KINDS = {
     "schedule": SCHEDULES,
     "examples": SELECTIONS,
     "order": ORDERS,
+    "weighting": WEIGHTINGS,
 }
 
 
@@ -351,7 +353,7 @@ def test_examples_that_cannot_be_chosen_are_refused_before_the_first_stage_train
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("kind", [*SELECTIONS.values(), *ORDERS.values()])
+@pytest.mark.parametrize("kind", [*SELECTIONS.values(), *ORDERS.values(), *WEIGHTINGS.values()])
 def test_examples_and_order_are_written_and_read_back(kind):
     assert specs.decode(json.loads(json.dumps(specs.encode(kind()))), "here") == kind()
     assert specs.decode(specs.encode(NShot(12, 3)), "here") == NShot(12, 3) != NShot(12)
@@ -467,6 +469,7 @@ SET_OTHERWISE = {"name", "recipe", "only", "pretrain.name", "finetune.name", "sw
 LEGAL = {  # where any other value will not do
     "data": ("synthetic/mugshot", "synthetic/mugshot"),
     "finetune.objective.grid.low": (10.0, "10"),
+    **{f"{owner}augmentation.aspect": (1.5, "1.5") for owner in ("test_", "pretrain.", "finetune.")},
     "finetune.objective.importance": ((0.5,) * 80, ",".join(["0.5"] * 80)),  # one for each label but the last
 }
 BY_TYPE = {  # (another value than this one, the word for it)

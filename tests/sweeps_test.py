@@ -13,7 +13,7 @@ from agejax.training.sharding import make_mesh
 from experiments.command_line import parse
 from experiments.results import summarise, sweep_sentence
 from experiments.run import main
-from experiments.sweeps import experiments, grouped, members
+from experiments.sweeps.vectorised import experiments, grouped, members
 
 STAGE = ("--pretrain.batch_size=16", "--pretrain.epochs=0.1", "--finetune.batch_size=8", "--finetune.epochs=2")
 FEW = ("--finetune.examples=NShot", "--finetune.examples.n=12", "--finetune.augmentation.degrade=1")

@@ -24,14 +24,16 @@ from agejax.training.stages import Stage, start_variables
 from agejax.training.state import new_state
 from agejax.training.step import make_train_steps, make_update
 from agejax.training.trials import Trial
+from agejax.training.weighting import InverseFrequency
 from data_pipelines.align import Alignment
 from data_pipelines.loaders import Loader
 from data_pipelines.plans import Augmentation
 from data_pipelines.samplers import Shuffle, Subset
-from experiments.sweeps import replaced
+from experiments.sweeps.vectorised import replaced
 
 SQUARES = Squares(24)
-STAGE = Stage("finetune", JointLabelDistribution(), optimizer=SGD(0.01))
+AUGMENTATION = Augmentation(degrade=1.0)
+STAGE = Stage("finetune", JointLabelDistribution(), optimizer=SGD(0.01), augmentation=AUGMENTATION)
 STEPS, PER_EPOCH = 3, 1.5
 
 
@@ -40,7 +42,8 @@ def description(stage):
 
 
 def examples_of(trial):
-    return Examples(trial.source, 8, 32, trial.seed, Augmentation(degrade=1.0), Alignment(), "age", Shuffle(), Loader())
+    augmentation = trial.stage.augmentation
+    return Examples(trial.source, 8, 32, trial.seed, augmentation, Alignment(), "age", Shuffle(), Loader())
 
 
 def start(trial):
@@ -55,8 +58,10 @@ def alone(name, t):
     trial, mesh = GROUPS[name][t], mesh_of(1)
     variables, optimizer = start(trial)
     network = description(trial.stage).network()
-    feed = open_feed("resident", examples_of(trial), mesh, lambda text: None)
-    update = make_update(network, trial.stage.objective, optimizer, trial.seed)
+    where = "host" if trial.stage.augmentation.randaugment else "resident"
+    feed = open_feed(where, examples_of(trial), mesh, lambda text: None)
+    weights = trial.stage.weights(trial.source)
+    update = make_update(network, trial.stage.objective, optimizer, trial.seed, 1, weights)
     train_steps = make_train_steps(update, feed, mesh)
     state, losses = jax.device_put(new_state(variables, optimizer), replicated(mesh)), []
     with feed.open(0) as stream:
@@ -102,7 +107,15 @@ def with_objective(**changes):
     return dataclasses.replace(STAGE, objective=dataclasses.replace(STAGE.objective, **changes))
 
 
+def halves(**changes):
+    """Two trials, each on its own twelve squares."""
+    stage = dataclasses.replace(STAGE, **changes)
+    return [Trial(stage, Subset(SQUARES, np.arange(24).reshape(2, 12)[t]), 7) for t in range(2)]
+
+
 GROUPS = {
+    "weighted": halves(weighting=InverseFrequency(0.5, 20.0)),
+    "host": halves(augmentation=dataclasses.replace(AUGMENTATION, randaugment=2, hue=0.1)),
     "subsets": [Trial(STAGE, Subset(SQUARES, np.random.default_rng(t).permutation(24)[:6]), t) for t in range(2)],
     "options": [
         Trial(with_objective(lambda_=0.0, default_sigma=5.0), SQUARES, 7),
@@ -114,6 +127,10 @@ CASES = [
     ("subsets", "loop", {}),
     ("options", "vmap", {}),
     ("grids", "vmap", {}),
+    ("weighted", "loop", {}),
+    ("host", "loop", {}),
+    pytest.param("weighted", "vmap", {"groups": 2}, marks=pytest.mark.slow),
+    pytest.param("host", "vmap", {"groups": 2}, marks=pytest.mark.slow),
     pytest.param("options", "map", {}, marks=pytest.mark.slow),
     pytest.param("subsets", "vmap", {"groups": 2}, marks=pytest.mark.slow),
     pytest.param("options", "vmap", {"at_once": 3}, marks=pytest.mark.slow),

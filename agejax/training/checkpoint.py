@@ -143,6 +143,11 @@ def read_description(stage_dir: Path) -> Description:
     return Description(**{name: specs.decode(saved[name], str(stage_dir)) for name in saved if name != "type"})
 
 
+def read_trained(checkpoint: Path) -> Description:
+    """What load_trained gives first, without its weights."""
+    return read_description(absolute(find_stage(as_path(checkpoint))))
+
+
 def load_trained(checkpoint: Path, mesh: Mesh | None = None) -> tuple[Description, dict]:
     """(description, {"params", "batch_stats"}) of a finished stage, on every device of the mesh."""
     stage_dir = absolute(find_stage(as_path(checkpoint)))

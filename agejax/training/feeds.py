@@ -68,12 +68,12 @@ class Feed:
 
 
 def open_feed(name: str, examples: Examples, mesh: Mesh, report: Callable[[str], None] = print) -> Feed:
-    """The feed of that name; auto: host on a CPU and for zooms that only the host can do, resident elsewhere.
+    """The feed of that name; auto: host on a CPU and for what only the host can do, resident elsewhere.
 
     Where memory is too short for resident it is device, and `report` is told.
     """
     if name == "auto":
-        on_host = platform(mesh) == "cpu" or examples.augmentation.zoom >= augment.LARGEST_ZOOM
+        on_host = platform(mesh) == "cpu" or augment.refused(examples.augmentation)
         name = "host" if on_host else "resident"
     if name == "resident":
         needed = resident.needed_bytes(len(examples.source), examples.image_size, examples.augmentation, mesh)
@@ -92,6 +92,7 @@ def host(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> Feed:
 
 def device(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> Feed:
     """Canvases from the loader, augmented on the device."""
+    augment.check(examples.augmentation)
     make = partial(loaders.canvas_batches, alignment=examples.alignment, loader=examples.loader)
     side = canvas_size(examples.image_size, examples.augmentation)
 
@@ -103,6 +104,7 @@ def device(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> Fee
 
 def in_memory(examples: Examples, mesh: Mesh, report: Callable[[str], None]) -> Feed:
     """Canvases from device memory, augmented there."""
+    augment.check(examples.augmentation)
     store = resident.load(
         examples.source, examples.image_size, examples.augmentation, examples.alignment, examples.target, mesh,
         threads=loaders.cores(), report=report,

@@ -13,9 +13,10 @@ from agejax.models.network import BACKBONES, init_variables, variable_shapes
 from agejax.parameters import Tree, count, difference, flatten, transfer
 from agejax.training.checkpoint import Description
 from agejax.training.optim import SGD, Adam, MultiStep, OneCycle, Rate, StepDecay, make_optimizer
+from agejax.training.weighting import Even, InverseFrequency, SmoothedFrequency, Table
 from data_pipelines.errors import UserError
 from data_pipelines.plans import Augmentation
-from data_pipelines.samplers import ClassBalanced, Everything, Imposed, MinPerIdentity, NShot, Shuffle
+from data_pipelines.samplers import ClassBalanced, Everything, Imposed, MinPerIdentity, NShot, Shuffle, Source
 
 PARTS = {"trunk": "trunk/", "all": ""}  # what is taken, and what the paths of its parameters begin with
 
@@ -46,6 +47,8 @@ class Stage:
     """Which examples of it; so many are an epoch."""
     order: Shuffle | ClassBalanced = Shuffle()
     """In what order, and how often, they come."""
+    weighting: Even | InverseFrequency | SmoothedFrequency = Even()
+    """How much each counts in the loss, by how rare its label is among them; 1 in the mean."""
     validation_split: str = "val"
     """Empty: no validation."""
     take: Literal["trunk", "all", "nothing"] = "trunk"
@@ -62,6 +65,12 @@ class Stage:
                 raise UserError(f"stage {self.name}: {name} must be above 0, got {getattr(self, name)}")
         if self.reference_batch < 0:
             raise UserError(f"stage {self.name}: reference_batch must be 0 or more, got {self.reference_batch}")
+        if self.objective.target == "identity" and self.weighting != Even():
+            raise UserError(f"stage {self.name} trains on identities, which have no order: weighting must be Even")
+
+    def weights(self, examples: Source) -> Table | None:
+        """Of the labels of what the stage trains on; None: all count alike."""
+        return None if self.weighting == Even() else self.weighting.table(examples.column(self.objective.target))
 
     def steps(self, examples: int) -> int:
         return max(1, math.ceil(self.epochs * examples / self.batch_size))

@@ -13,6 +13,7 @@ from agejax.training.compilation import training_options
 from agejax.training.feeds import Feed
 from agejax.training.sharding import platform, replicated, split, to_devices
 from agejax.training.state import TrainState
+from agejax.training.weighting import Table, weight_of
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -22,12 +23,18 @@ Axes = tuple[str | None, ...]
 
 
 def make_update(
-    network: Network, objective, optimizer: optax.GradientTransformation, seed: int = 0, accumulate: int = 1
+    network: Network,
+    objective,
+    optimizer: optax.GradientTransformation,
+    seed: int = 0,
+    accumulate: int = 1,
+    weights: Table | None = None,
 ) -> Update:
     """(state, batch) → (next state, batch means of the loss and the objective's metrics, at the OLD parameters).
 
     Pure, to be compiled by the caller. What dropout drops is a function of (seed, step). accumulate: so many parts of
-    the batch pass one after the other, as Stage.accumulate has it.
+    the batch pass one after the other, as Stage.accumulate has it. weights: each example's loss, and no metric, is
+    multiplied by that of its label.
     """
 
     def mean_loss(key, params, batch_stats, batch):
@@ -36,6 +43,7 @@ def make_update(
             variables, batch["image"], train=True, mutable=["batch_stats"], rngs={"dropout": key}
         )
         loss_B, metrics_B = objective.loss(outputs["logits"], batch)
+        loss_B = loss_B if weights is None else loss_B * weight_of(weights, batch["label"])
         means = {name: masked_mean(value_B, batch["mask"]) for name, value_B in metrics_B.items()}
         loss = masked_mean(loss_B, batch["mask"])
         return loss, (updates.get("batch_stats", {}), means | {"loss": loss})  # a network may have no statistics
@@ -123,11 +131,11 @@ def masked_mean(value_B: jax.Array, mask_B: jax.Array) -> jax.Array:
     return jnp.where(mask_B > 0, value_B, 0).sum() / jnp.maximum(mask_B.sum(), 1)
 
 
-def make_predict_step(network: Network, objective, mesh: Mesh) -> Callable[[dict, Batch], Batch]:
+def make_predict_step(network: Network, objective, mesh: Mesh, mirrored: bool = True) -> Callable[[dict, Batch], Batch]:
     """(variables, batch) → label, sigma, index, mask, value, spread of every row, on every process.
 
     value is the mean of the predictions for the image and for its mirror image, as in DLDL-v2; spread the standard
-    deviation of the even mixture of their two distributions. Both in the label's unit.
+    deviation of the even mixture of their two distributions. Both in the label's unit. mirrored=False: the image alone.
     """
 
     parts = CPU_PARTS if mesh.size == 1 and platform(mesh) == "cpu" else 1
@@ -135,11 +143,12 @@ def make_predict_step(network: Network, objective, mesh: Mesh) -> Callable[[dict
     def predict_step(variables, batch):
         # image by image, each beside its mirror image: all images and then all mirror images would be gathered from
         # everywhere, and every device would compute the whole batch
-        pairs = jnp.stack([batch["image"], batch["image"][:, :, ::-1]], 1)
-        logits = apply_in_parts(network, variables, pairs.reshape(-1, *pairs.shape[2:]), parts)["logits"]
-        value_Bx2, spread_Bx2 = (each.reshape(-1, 2) for each in objective.predict(logits))
-        mean_B = value_Bx2.mean(1)
-        spread_B = jnp.sqrt(jnp.maximum((spread_Bx2**2 + value_Bx2**2).mean(1) - mean_B**2, 0))
+        views = [batch["image"], batch["image"][:, :, ::-1]] if mirrored else [batch["image"]]
+        views_BxV = jnp.stack(views, 1)
+        logits = apply_in_parts(network, variables, views_BxV.reshape(-1, *views_BxV.shape[2:]), parts)["logits"]
+        value_BxV, spread_BxV = (each.reshape(-1, len(views)) for each in objective.predict(logits))
+        mean_B = value_BxV.mean(1)
+        spread_B = jnp.sqrt(jnp.maximum((spread_BxV**2 + value_BxV**2).mean(1) - mean_B**2, 0))
         return {key: batch[key] for key in ("label", "sigma", "index", "mask")} | {"value": mean_B, "spread": spread_B}
 
     everywhere, rows = replicated(mesh), split(mesh)

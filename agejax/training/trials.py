@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from agejax import augment
 from agejax.models.network import Network
 from agejax.parameters import Tree
+from agejax.training import weighting
 from agejax.training.compilation import training_options
 from agejax.training.feeds import Examples, Feed, in_memory
 from agejax.training.sharding import make_mesh, platform, replicated, split_trials, to_devices
@@ -97,33 +99,49 @@ def place(tree_T: Tree, mesh: Mesh) -> Tree:
 
 
 def make_feed(trials: Sequence[Trial], examples: Sequence[Examples], mesh: Mesh, report: Callable[[str], None]) -> Feed:
-    """One batch of every trial at a time: rows of the union of their examples, which lies in device memory.
+    """One batch of every trial at a time: rows of the union of their examples, which lies in device memory; where the
+    host alone can augment them, what the loader makes.
 
-    The store holds beside the pictures what is the trials' own: {"seed": uint32 (T,), dotted name: float32 (T,)}.
+    The store holds beside the pictures what is the trials' own: {"seed": uint32 (T,), dotted name: float32 (T,)}, and
+    "weights" of labels, a Table of arrays (T, C), where examples do not count alike.
     """
-    base = _base(trials[0].source)
-    union = np.unique(np.concatenate([_rows(trial.source) for trial in trials]))
-    rows = [np.searchsorted(union, _rows(trial.source)).astype(np.int32) for trial in trials]
-    shared = in_memory(dataclasses.replace(examples[0], source=Subset(base, union)), mesh, report)
-    own = {name: np.array([values(trial.stage)[name] for trial in trials], np.float32) for name in differing(trials)}
-    own["seed"] = np.array([trial.seed for trial in trials], np.uint32)
+    if augment.refused(examples[0].augmentation):
+        shared, rows = Feed("host", None), [None] * len(trials)
+        make = partial(loaders.train_batches, alignment=examples[0].alignment, loader=Loader(threads=1))
+    else:
+        union = np.unique(np.concatenate([_rows(trial.source) for trial in trials]))
+        rows = [np.searchsorted(union, _rows(trial.source)).astype(np.int32) for trial in trials]
+        together = Subset(_base(trials[0].source), union)
+        shared = in_memory(dataclasses.replace(examples[0], source=together), mesh, report)
+        make = partial(loaders.plan_batches, loader=Loader(threads=1))
     mine = _mine(len(trials), mesh)
 
     @contextmanager
     def open_from(step: int):
         with ExitStack() as stack:
-            make = partial(loaders.plan_batches, loader=Loader(threads=1))
             streams = [(rows[t], stack.enter_context(examples[t].batches(make, mesh, step))) for t in mine]
             yield _zipped(streams)
 
-    store = shared.store, place(own, mesh)
+    store = shared.store, place(_own(trials), mesh)
     return Feed("trials", open_from, shared.prepare, store, shared.dispatch)
 
 
-def _zipped(streams: list[tuple[np.ndarray, Iterator[dict]]]) -> Iterator[dict]:
+def _zipped(streams: list[tuple[np.ndarray | None, Iterator[dict]]]) -> Iterator[dict]:
     while True:
-        batches = [batch | {"row": rows[batch["row"]]} for rows, stream in streams for batch in [next(stream)]]
+        batches = [_renumbered(next(stream), rows) for rows, stream in streams]
         yield jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+
+def _renumbered(batch: dict, rows: np.ndarray | None) -> dict:
+    return batch if rows is None else batch | {"row": rows[batch["row"]]}
+
+
+def _own(trials: Sequence[Trial]) -> dict[str, Tree]:
+    """What differs between trials, as arrays with a leading axis T."""
+    own = {name: np.array([values(trial.stage)[name] for trial in trials], np.float32) for name in differing(trials)}
+    own["seed"] = np.array([trial.seed for trial in trials], np.uint32)
+    tables = [table for trial in trials if (table := trial.stage.weights(trial.source))]
+    return own | ({"weights": weighting.padded(tables)} if tables else {})
 
 
 def differing(trials: Sequence[Trial]) -> list[str]:
@@ -158,10 +176,10 @@ def make_trials_steps(
     widest = max(trial.stage.objective.grid.size for trial in trials)
 
     def update(state, batch, store, own):
-        changed = {name: value for name, value in own.items() if name != "seed"}
+        changed = {name: value for name, value in own.items() if name not in ("seed", "weights")}
         stage = with_values(trials[0].stage, changed, widest)
         optimizer = stage.make_optimizer(state.params, steps, steps_per_epoch)
-        one = make_update(network, stage.objective, optimizer, own["seed"], stage.accumulate)
+        one = make_update(network, stage.objective, optimizer, own["seed"], stage.accumulate, own.get("weights"))
         return one(state, feed.prepare(store, batch))
 
     return WAYS[way](update, feed, mesh)

@@ -5,16 +5,19 @@ import numpy as np
 from data_pipelines import schema, synthetic
 from data_pipelines.records.face_set import DataError, FaceSet, Row, tfds
 from data_pipelines.schema import SPLITS
-from data_pipelines.splits import hash_split
+from data_pipelines.splits import hash_split, random_split
 
 SHARES = {"train": 0.80, "val": 0.08, "test": 0.12}
 PER_IDENTITY = 8  # pictures of each person
 
 
 class Synthetic(FaceSet):
-    """Faces drawn from a seed; train, val and test hold different people. Domains: wild (default) and mugshot."""
+    """Faces drawn from a seed; train, val and test hold different people, but for the protocol by_image.
 
-    VERSION = tfds.core.Version("1.0.0")
+    Domains: wild (default) and mugshot.
+    """
+
+    VERSION = tfds.core.Version("1.1.0")
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=domain) for domain in synthetic.DOMAINS]  # noqa: RUF012
     OPTIONS = {"faces": 3200, "pixels": 128, "seed": 0}  # noqa: RUF012
 
@@ -28,6 +31,10 @@ class Synthetic(FaceSet):
             Row(f"{index:06d}", split[str(person)], labels={"identity": int(number[person])})
             for index, person in enumerate(shown)
         ]
+
+    def protocols(self, rows: list[Row]) -> dict[str, list[str]]:
+        """by_image: the same people in all parts, as a random split of a set with several pictures of a person has."""
+        return {"by_image": random_split([row.id for row in rows], SHARES, seed=self.options["seed"])}
 
     def load(self, row: Row) -> dict:
         seed, size = self.options["seed"], self.options["pixels"]

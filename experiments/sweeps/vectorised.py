@@ -8,7 +8,6 @@ trained. Those of one shape are one program (agejax/training/trials.py). What a 
 """
 
 import dataclasses
-import itertools
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,9 +30,11 @@ from data_pipelines import builders
 from data_pipelines.errors import UserError
 from experiments.check import chosen, describe
 from experiments.config import Experiment
-from experiments.feeding import fed, stage_seed, told
+from experiments.feeding import fed, looked, stage_seed, tested, told
 from experiments.handover import Before, take_over
 from experiments.results import sd
+from experiments.sweeps.grids import grid
+from experiments.sweeps.table import row, status
 
 IMAGES_AT_ONCE = 1024  # a device and step, over all trials: more would not be faster, and would not fit
 LOOKS = 10  # at most: an epoch of a few examples is short, and every look tests all trials
@@ -57,9 +58,7 @@ class Member(NamedTuple):
 
 def experiments(experiment: Experiment) -> list[tuple[dict[str, Any], Experiment]]:
     """Every combination of the sweep's values, with the experiment that has them and no sweep."""
-    names = [name for name, _ in experiment.sweep]
-    combinations = itertools.product(*(values for _, values in experiment.sweep))
-    return [(own := dict(zip(names, one)), with_values(experiment, own)) for one in combinations]
+    return [(own, with_values(experiment, own)) for own in grid(dict(experiment.sweep))]
 
 
 def check_sweep(experiment: Experiment) -> None:
@@ -161,8 +160,11 @@ def start(member: Member, steps: int, per_epoch: float):
     return new_state(variables, stage.make_optimizer(variables["params"], steps, per_epoch))
 
 
-def make_predictors(group: list[Member], data: str, split: str, mesh: Mesh):
-    """(member, stacked variables) → Predictions on a split; one program and one reading for each width of head."""
+def make_predictors(group: list[Member], data: str, split: str, mesh: Mesh, options: dict):
+    """(member, stacked variables) → Predictions on a split; one program and one reading for each width of head.
+
+    options: further ones of evaluate.predictor.
+    """
     made = {}
 
     def predict(i: int, variables) -> evaluate.Predictions:
@@ -170,9 +172,8 @@ def make_predictors(group: list[Member], data: str, split: str, mesh: Mesh):
         width = description.objective.head_size
         if width not in made:
             examples = builders.open_split(data, experiment.data_dir, split)
-            options = {"batch_size": experiment.eval_batch_size, "loader": experiment.loader, "keep": True}
             shapes = variable_shapes(description.network(), description.image_size)
-            made[width] = evaluate.predictor(description, examples, mesh, **options), shapes
+            made[width] = evaluate.predictor(description, examples, mesh, keep=True, **options), shapes
         predictor, shapes = made[width]
         return predictor(trials.take_one(variables, i, shapes, mesh))
 
@@ -184,7 +185,8 @@ def make_validation(group: list[Member], mesh: Mesh):
     stage = group[0].trial.stage
     if not stage.validation_split:
         return None
-    predict = make_predictors(group, group[0].description.data, stage.validation_split, mesh)
+    validated = looked(group[0].experiment)
+    predict = make_predictors(group, group[0].description.data, stage.validation_split, mesh, validated)
 
     def validate(variables):
         every = [predict(i, variables) for i in range(len(group))]
@@ -204,7 +206,7 @@ def is_whole(predictions: evaluate.Predictions) -> bool:
 def finish(group: list[Member], variables, summary: dict, mesh: Mesh) -> None:
     """Tests each trial and writes its folder; the card last, as it marks the trial as finished."""
     experiment = group[0].experiment
-    predict = make_predictors(group, experiment.data, experiment.test_split, mesh)
+    predict = make_predictors(group, experiment.data, experiment.test_split, mesh, tested(experiment))
     for i, member in enumerate(group):
         shapes = variable_shapes(member.description.network(), member.description.image_size)
         own = trials.take_one(variables, i, shapes, mesh)
@@ -214,11 +216,13 @@ def finish(group: list[Member], variables, summary: dict, mesh: Mesh) -> None:
         predictions = predict(i, variables)
         with together():
             if is_leader():
-                write_trial(member, predictions, summary, count(own["params"]))
+                write_trial(member, predictions, summary, count(own["params"]), len(group))
 
 
-def write_trial(member: Member, predictions: evaluate.Predictions, summary: dict, parameters: int) -> None:
-    """predictions.csv and the card of a trial."""
+def write_trial(
+    member: Member, predictions: evaluate.Predictions, summary: dict, parameters: int, trained_together: int
+) -> None:
+    """predictions.csv and the card of a trial; its seconds are its share of those of the trials it was trained with."""
     experiment, description = member.experiment, member.description
     if is_whole(predictions):
         test = evaluate.measure(predictions, description)
@@ -233,6 +237,7 @@ def write_trial(member: Member, predictions: evaluate.Predictions, summary: dict
         "parameters": parameters,
         "examples": len(member.trial.source),
         "images_per_second": summary["images_per_second"],
+        "seconds": round(summary["wall_seconds"] / trained_together, 1),
         "selected": "best",
     }
     checkpoint.write_card(member.folder, description, card)
@@ -242,5 +247,4 @@ def row_of(member: Member) -> dict:
     """A finished trial, as results.json has it."""
     card = checkpoint.read_card(member.folder)
     folder = str(member.folder.relative_to(member.experiment.folder))
-    kept = {name: card[name] for name in ("examples", "validation", "test")}
-    return {"trial": member.number, "values": member.values, "folder": folder} | kept
+    return {"trial": member.number} | row(member.values, folder, card, status(card["test"]))

@@ -1,0 +1,81 @@
+"""A paper's figures, drawn from runs that are finished; what is not finished is said, not run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from agejax import calibrate, saliency
+from agejax.training import checkpoint
+from agejax.training.sharding import make_mesh
+from data_pipelines import builders
+from experiments import figures
+from experiments.results import RESULTS
+from experiments.saved import read_predictions
+from experiments.tables import beyond, dldl_v2, early_adaptation, fills
+from experiments.tables.kinds import Table
+from experiments.tables.runs import Planned, Setting, plan
+
+NOT_RUN = '<p class="muted">Not drawn: {} has not run on {} in this setting.</p>'
+
+
+def of_dldl_v2(table: Table, data: str, setting: Setting) -> str:
+    """Label encodings; good and poor cases, score maps by age group and occlusion of ThinAgeNet."""
+    planned = plan(dldl_v2.thin(), data, setting)
+    if (trial := _first(planned)) is None:
+        return figures.label_encodings() + NOT_RUN.format("ThinAgeNet", data)
+    description, variables = checkpoint.load_trained(trial)
+    examples, mesh = builders.open_split(data, setting.data_dir, planned.experiment.test_split), make_mesh()
+    target = description.objective.target
+    said = read_predictions((_saved_in(planned, trial)), target)
+    p_NxK = saliency.distributions(description, variables, examples, mesh)
+    groups = saliency.means_by_age_group(saliency.score_maps(description, variables, examples, mesh))
+    face = np.mean([group.face for group in groups.values()], axis=0)
+    hidden = saliency.occlusion(description, variables, examples, mesh)
+    shown = (said["label"], said["sigma"], said["predicted"], p_NxK, description.objective.grid, target)
+    cases = figures.cases(examples, *shown)
+    return figures.label_encodings() + cases + figures.score_maps(groups) + figures.occlusion(hidden, face)
+
+
+def of_early_adaptation(table: Table, data: str, setting: Setting) -> str:
+    """MAE against the number of examples, every trial a point, a panel for each prior."""
+    panels: dict[str, dict[int, list[float]]] = {}
+    for row in early_adaptation.few_shot(table.name, table.number, (data,)).rows:
+        model, _, n = row.name.rpartition(", N = ")
+        planned = plan(row.fill.run, data, setting)
+        folder = planned.folder(len(planned.experiment.stages) - 1)
+        if int(n) and (folder / RESULTS).exists():
+            found = fills.answers(folder)
+            panels.setdefault(model, {})[int(n)] = np.abs(found.predicted - found.label).mean(axis=1).tolist()
+    return figures.error_against_examples(panels) if panels else NOT_RUN.format("no prior", data)
+
+
+def of_intervals(table: Table, data: str, setting: Setting) -> str:
+    """Width and coverage of 90 % intervals by age."""
+    planned = plan(beyond.INTERVALS.rows[1].fill.run, data, setting)
+    if (trial := _first(planned)) is None:
+        return NOT_RUN.format("ThinAgeNet", data)
+    objective, splits = planned.experiment.stages[-1].objective, ("val", "test")
+    held_out, test = (fills.saved(trial / fills.named(data, split), objective.target) for split in splits)
+    known = {"width": calibrate.usual_width(objective), "grid": objective.grid, "target": objective.target}
+    calibration = calibrate.fit(held_out, (0.9,), data=data, split="val", **known)
+    return figures.intervals_by_age(calibration, "0.9", calibrate.measure(calibration, test)["0.9"])
+
+
+FIGURES: dict[str, Callable[[Table, str, Setting], str]] = {
+    "comparison": of_dldl_v2, "lap": of_early_adaptation, "morph": of_early_adaptation, "intervals": of_intervals
+}  # fmt: skip
+"""By the table that they belong to."""
+
+
+def _first(planned: Planned) -> Path | None:
+    """The finished run's stage, or its first trial."""
+    folder = planned.folder(len(planned.experiment.stages) - 1)
+    if not (folder / RESULTS).exists():
+        return None
+    return next(iter(fills.trials_of(folder, planned.experiment.stages[-1].name)), None)
+
+
+def _saved_in(planned: Planned, trial: Path) -> Path:
+    """Its predictions: of a run they lie above the stage."""
+    return next(path for path in (trial / fills.SAVED, trial.parent / fills.SAVED) if path.exists())

@@ -1,0 +1,58 @@
+"""All tables by name, and the run of one row: find("dldl_v2/pooling/gap")."""
+
+import dataclasses
+import difflib
+import re
+
+from data_pipelines.errors import UserError
+from data_pipelines.schema import is_drawn
+from experiments.tables import agenet, beyond, dldl_v2, early_adaptation, lae
+from experiments.tables.kinds import Row, Run, Table
+
+PAPERS = {module.__name__.rpartition(".")[2]: module for module in (dldl_v2, agenet, lae, early_adaptation, beyond)}
+"""Each has TABLES, and a docstring that names the paper."""
+
+
+def slug(name: str) -> str:
+    """What stands for a row's name on the command line: `DEX matched, N = 12` is dex_matched_n_12."""
+    return re.sub(r"[^a-z0-9.λδ]+", "_", name.lower()).strip("_")
+
+
+def tables(paper: str) -> dict[str, Table]:
+    return {table.name: table for table in PAPERS[paper].TABLES}
+
+
+def rows() -> dict[str, Row]:
+    """PAPER/TABLE/ROW → the row, of all tables."""
+    return {
+        f"{paper}/{table.name}/{slug(row.name)}": row
+        for paper in PAPERS
+        for table in tables(paper).values()
+        for row in table.rows
+    }
+
+
+def run_of(row: Row) -> Run | None:
+    """The run that fills the row; None where it takes several or none."""
+    return getattr(row.fill, "run", None)
+
+
+def find(name: str) -> Run:
+    """The run of the row PAPER/TABLE/ROW. Raises UserError."""
+    known = rows()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "python experiments/papers.py --list shows all rows"
+        raise UserError(f"unknown row {name!r}; {hint}")
+    if (run := run_of(known[name])) is None:
+        paper, table, _ = name.split("/")
+        raise UserError(f"{name} is not one run: python experiments/papers.py --paper={paper} --table={table}")
+    return run
+
+
+def on_drawn(experiment):
+    """Drawn faces for every stage, where the run is on drawn faces."""
+    if not is_drawn(experiment.data):
+        return experiment
+    stages = [dataclasses.replace(s, data=s.data if is_drawn(s.data) else "") for s in experiment.stages]
+    return dataclasses.replace(experiment, stages=tuple(stages))
