@@ -261,6 +261,13 @@ def test_unknown_sigma_is_the_default_sigma(cls):
     assert unknown[0] != other[0]
 
 
+@pytest.mark.parametrize("cls", [JointLabelDistribution, LabelDistribution])
+def test_one_sigma_for_all_whatever_the_data_has(cls):
+    fixed, _ = cls(default_sigma=0.7, sigma_of="default", grid=FIVE).loss(jnp.array(LOGITS), batch(sigma=[3.0, np.nan]))
+    known, _ = cls(grid=FIVE).loss(jnp.array(LOGITS), batch(sigma=[0.7, 0.7]))
+    np.testing.assert_array_equal(fixed, known)
+
+
 @pytest.mark.parametrize("cls", DISTRIBUTIONS)
 def test_sigma_of_the_data_reaches_the_objectives_that_read_it(cls):
     one, _ = make(cls).loss(jnp.array(LOGITS), batch(sigma=[0.5, 0.5]))
@@ -276,12 +283,12 @@ def test_every_field_reaches_the_loss(cls, field):
     """Another value of it, another loss."""
     other = {
         "link": "sigmoid", "distance": "l2", "kl_reduction": "mean_elements", "form": "official", "penalty": "squared",
-        "reduction": "batch", "normalise": False,
+        "reduction": "batch", "normalise": False, "sigma_of": "default",
     }  # fmt: skip
     objective = make(cls)
     value = other.get(field) if field in other else 2 * getattr(objective, field) + (field == "margin")
     label = [2.4, 3.9]
-    changes = {"label": label, "sigma": [np.nan, np.nan]}
+    changes = {"label": label, "sigma": [1.3, 0.6] if field == "sigma_of" else [np.nan, np.nan]}
     changed = dataclasses.replace(objective, **{field: value})
     if field == "smallest_variance":
         changed = dataclasses.replace(objective, smallest_variance=0.1)

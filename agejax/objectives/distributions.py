@@ -37,6 +37,7 @@ class JointLabelDistribution(Expectation):
 
     lambda_: float = 1.0
     default_sigma: float = 2.0  # in the grid's units, where the data has no σ; Morph's value
+    sigma_of: Literal["data", "default"] = "data"  # default: default_sigma for all, whatever the data has
     kl_reduction: Literal["batch_mean", "mean_elements"] = "batch_mean"
     normalise: bool = True  # False: Eq. 1 as printed, a density that need not sum to 1
     distance: Literal["l1", "l2", "smooth_l1"] = "l1"
@@ -58,6 +59,7 @@ class LabelDistribution(Expectation):
     """
 
     default_sigma: float = 2.0  # in the grid's units, where the data has no σ
+    sigma_of: Literal["data", "default"] = "data"  # default: default_sigma for all
     kl_reduction: Literal["batch_mean", "mean_elements"] = "batch_mean"
     normalise: bool = True  # False: Eq. 1 as printed
 
@@ -173,6 +175,7 @@ class UnimodalConcentrated(Expectation):
 
 def _kl(scores_BxK, label_B, sigma_B, mask_B, objective):
     require_one_per_example(label_B.shape[0], sigma=sigma_B)
-    sigma_B = jnp.where(jnp.isnan(sigma_B) | ~mask_B, objective.default_sigma, sigma_B)
+    unknown_B = jnp.isnan(sigma_B) | ~mask_B | (objective.sigma_of == "default")
+    sigma_B = jnp.where(unknown_B, objective.default_sigma, sigma_B)
     target_BxK = encode_distribution(objective.grid, label_B, sigma_B, objective.normalise)
     return losses.kl_divergence(scores_BxK, target_BxK)
