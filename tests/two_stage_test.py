@@ -165,7 +165,7 @@ def trunk():
     return description, filled(variable_shapes(description.network(), 32))
 
 
-@pytest.mark.parametrize("features", ["cnn", "bif"])
+@pytest.mark.parametrize("features", ["cnn", pytest.param("bif", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_what_is_learnt_is_better_than_the_median(features, learner):
     train, test = (Subset(Lit(90), rows) for rows in (np.arange(60), np.arange(60, 90)))

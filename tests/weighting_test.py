@@ -8,9 +8,9 @@ import pytest
 from drawn import Squares
 from scipy.ndimage import convolve1d, gaussian_filter1d
 from scipy.signal.windows import triang
+from small import Small
 
 from agejax.models.network import init_variables, make_network
-from agejax.models.vgg import VGG
 from agejax.objectives import Identity, JointLabelDistribution
 from agejax.parameters import flatten
 from agejax.training import weighting
@@ -124,7 +124,7 @@ def test_tables_of_several_trials_stand_side_by_side():
 def updated(accumulate, weights):
     """Parameters before and after a step of SGD, the batch, and the metrics; three rows are padding."""
     objective = STAGE.objective
-    network = make_network(VGG(1 / 32, norm=False), objective.head, "float32")
+    network = make_network(Small(8, norm=False, dropout=0.0), objective.head, "float32")
     variables, optimizer = init_variables(jax.random.key(0), network, 32), optax.sgd(1e-3)
     options = {"batch_size": 8, "image_size": 32, "seed": 1, "augmentation": Augmentation(), "alignment": Alignment()}
     with train_batches(SQUARES, **options) as stream:

@@ -94,6 +94,8 @@ class Planned(NamedTuple):
 
 def plan(run: Run, data: str, setting: Setting) -> Planned:
     """Who trains on what, from which weights. Raises Missing, and UserError for words that do not fit."""
+    if not is_drawn(data):
+        _check_prepared(data, setting)
     extra = (*(TOY[run.config] if setting.toy else ()), *setting.words)
     words = (f"--config={run.config}", f"--data={data}", *run.words, *extra)
     experiment = with_repeats(on_drawn(parse(list(words))), setting)
@@ -102,6 +104,13 @@ def plan(run: Run, data: str, setting: Setting) -> Planned:
     numbers = [i for i, stage in enumerate(experiment.stages) if not _replaced(stage, run, given)]
     at_hand = [i for i in numbers if not (why := _lacking(experiment, i, setting)) or notes.append(why)]
     return Planned(experiment, tuple(at_hand), init, tuple(notes), setting, words)
+
+
+def _check_prepared(data: str, setting: Setting) -> None:
+    try:
+        builders.splits(data, setting.data_dir)
+    except DataError as error:
+        raise Missing(str(error)) from None
 
 
 def with_repeats(experiment: Experiment, setting: Setting) -> Experiment:
