@@ -96,5 +96,5 @@ def validate(row: dict) -> None:
 
 
 def is_drawn(data: str) -> bool:
-    """Whether the data set of that name, as `synthetic/mugshot`, holds drawn faces and not photographs."""
-    return data.split("/")[0] == "synthetic"
+    """Whether the data set of that name, as `synthetic/mugshot@by_image`, holds drawn faces and not photographs."""
+    return data.partition("@")[0].partition("/")[0] == "synthetic"

@@ -102,6 +102,7 @@ def fill(words: argparse.Namespace, rest: tuple[str, ...], argv: list[str]) -> i
     if words.toy:
         runs.prepare_toys(setting)
     setting.folder.mkdir(parents=True, exist_ok=True)
+    name = "-".join((words.paper, *(table.name for table in chosen if words.table)))
     every = []
     for table in chosen:
         data = table.toy if words.toy else setting.data
@@ -118,7 +119,7 @@ def fill(words: argparse.Namespace, rest: tuple[str, ...], argv: list[str]) -> i
             rows = [{"paper": words.paper} | dataclasses.asdict(line) for _, some, _ in every for line in some]
             words.json.parent.mkdir(parents=True, exist_ok=True)
             write_whole(words.json, json.dumps(rows, indent=2) + "\n")
-        where = page.write(setting.folder / f"{words.paper}.html", words.paper, every, words.toy, argv)
+        where = page.write(setting.folder / f"{name}.html", words.paper, every, words.toy, argv)
     print(f"page: {where}")
     return int(any(line.status == FAILED for _, some, _ in every for line in some))
 

@@ -8,6 +8,8 @@ import pytest
 
 from data_pipelines import schema, synthetic
 from data_pipelines.align import Alignment, crop_matrix
+from data_pipelines.builders import open_split, prepare
+from data_pipelines.schema import is_drawn
 from data_pipelines.synthetic import CLOCKS, DOMAINS, draw_face, painting, portrait
 
 COUNT, IDENTITIES = 600, 60
@@ -203,3 +205,14 @@ def test_a_person_is_recognisable_across_pictures():
 def test_an_unknown_domain_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="domain 'tame' is not known; use one of wild, mugshot"):
         draw_face(0, 0, "tame")
+
+
+def test_a_split_by_image_has_the_same_people_in_all_parts(tmp_path):
+    prepare("synthetic", tmp_path, faces=240, pixels=16)
+    people = {
+        name: [set(open_split(name, tmp_path, split).column("identity").tolist()) for split in ("train", "test")]
+        for name in ("synthetic", "synthetic@by_image")
+    }
+    assert not set.intersection(*people["synthetic"])
+    assert len(set.intersection(*people["synthetic@by_image"])) > 10
+    assert is_drawn("synthetic@by_image") and is_drawn("synthetic/mugshot") and not is_drawn("aaf@official")

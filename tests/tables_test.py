@@ -207,7 +207,7 @@ def test_a_table_whole_and_again(tmp_path, drawn_data, capsys, monkeypatch):
         assert line["interval"][0] < line["measured"] < line["interval"][1]
         assert line["published_data"] == "chalearn15" and line["published"] > 3
         assert recomputed(line, tmp_path) == pytest.approx(line["measured"], abs=1e-6)
-    page_ = (tmp_path / "runs/dldl_v2.html").read_text()
+    page_ = (tmp_path / "runs/dldl_v2-single_stage-cost.html").read_text()
     assert "3.665" in page_ and "objectives, one network and schedule" in page_
 
     monkeypatch.setattr(runs, "train", None)  # whatever has run is used

@@ -13,8 +13,10 @@ from experiments import figures, plots
 from experiments.tables.kinds import Table
 from experiments.tables.lines import FAILED, MEASURED, MISSING, PUBLISHED, Line
 
-DIGITS = {"mae": 2, "sigma": 2, "aar": 2, "parameters": 1, "forward": 1, "width": 1}
+DIGITS = {"mae": 2, "sigma": 2, "aar": 2, "parameters": 1, "forward": 1, "width": 1, "coverage": 1}
+DIGITS |= {"cs3": 1, "cs5": 1, "cs8": 1}
 NAMES = {
+    "cs3": "CS@3, %", "cs5": "CS@5, %", "cs8": "CS@8, %",
     "mae": "MAE", "rmse": "RMSE", "pearson": "Pearson’s r", "epsilon_error": "ε-error", "aar": "AAR", "sigma": "σ",
     "parameters": "parameters, M", "forward": "forward, ms", "coverage": "coverage, %", "width": "mean width",
 }  # fmt: skip
@@ -60,8 +62,7 @@ def notes(lines: list[Line]) -> list[str]:
 def cells(line: Line) -> tuple[str, ...]:
     """What stands in the columns of HEAD."""
     elsewhere = line.published_data if line.published_data not in ("", line.data) else ""
-    published = "" if line.published is None else f"{line.published:g}"  # as many digits as the paper prints
-    published += f" ({elsewhere})" if elsewhere else ""
+    published = printed(line.metric, line.published) + (f" ({elsewhere})" if elsewhere else "")
     measured = figure(line.metric, line.measured) if line.status == MEASURED else line.status
     measured = "" if line.status == PUBLISHED else measured
     interval = (
@@ -78,7 +79,17 @@ def name(metric: str) -> str:
 
 
 def figure(metric: str, value: float | None) -> str:
-    return "" if value is None else f"{value:.{DIGITS.get(metric.partition(' ')[0], 3)}f}"
+    return "" if value is None else f"{value:.{_digits(metric)}f}"
+
+
+def printed(metric: str, value: float | None) -> str:
+    """A published number, with as many digits as the paper gives."""
+    told = figure(metric, value)
+    return told if value is None or float(told) == value else f"{value:g}"
+
+
+def _digits(metric: str) -> int:
+    return DIGITS.get(metric.partition(" ")[0], 3)
 
 
 def write(path: Path, paper: str, tables: list[tuple[Table, list[Line], str]], toy: bool, argv: list[str]) -> Path:
