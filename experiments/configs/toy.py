@@ -24,8 +24,9 @@ def _agenet() -> tuple[str, ...]:
 
 
 def _adapted(**before: float) -> tuple[str, ...]:
-    """The steps of the last stage keep their lengths: a fifth of it each."""
-    return (*SMALL, *_stages(**before, finetune=2), "--finetune.schedule.every=0.4", "--test_versions=2")
+    """The steps of the last stage keep their lengths, a fifth of it each; a higher rate makes up for few iterations."""
+    faster = ("--finetune.schedule.every=2", "--finetune.optimizer.learning_rate=0.01")
+    return (*SMALL, *_stages(**before, finetune=10), *faster)
 
 
 REPRESENTATION = {"representation": 3}

@@ -5,12 +5,13 @@ ResNet-50 at 256 px, five splits of 60/20/20; of CLAP2016 (chalearn16 here) and 
 """
 
 from data_pipelines.samplers import trials
+from data_pipelines.schema import is_drawn
 from experiments.tables.kinds import Conformal, Number, OfGroup, Row, Run, Table, Tested, Trained
 
 BENCHMARK_SETS = ("agedb", "afad", "cacd2000", "chalearn16", "morph@se_0", "utkface")
 CROSS_SETS = ("morph@se_0", "agedb", "cacd2000", "utkface", "aaf")
 TAIL = "lae_strong"
-SHOTS = (3, 6, 12, 24, 49, 99, 198, 396, 990)
+SHOTS, DRAWN_SHOTS, FEW_SETS = (3, 6, 12, 24, 49, 99, 198, 396, 990), (3, 12, 49, 198), ("morph@se_0",)
 GROUPS_NAMED = {"gender": ("female", "male"), "ethnicity": ("Black", "White", "Asian", "Hispanic", "Other")}
 BANDS = tuple(f"mae {band}" for band in ("0-10", "11-20", "21-30", "31-40", "41-50", "51-60", "61-70", "71+"))
 
@@ -81,24 +82,19 @@ LONG_TAIL = Table(
     ),
 )  # fmt: skip
 
-FEW_SHOTS = Table(
-    "few_shots", "fine-tuning on N examples", ("morph@se_0",), ("mae",),
-    tuple(
-        Row(
-            f"N = {n}",
-            Trained(
-                Run(
-                    "dldl_v2_thin",
-                    (
-                        "--finetune.examples=NShot", f"--finetune.examples.n={n}", "--finetune.batch_size=12",
-                        f"--sweep.examples.trial=0..{trials(n, 5475) - 1}",
-                    ),
-                )
-            ),
-        )
-        for n in SHOTS
-    ),
-)  # fmt: skip
+
+def few_shots(sets: tuple[str, ...]) -> Table:
+    """ThinAgeNet, its faces known, fine-tuned on N examples."""
+    sizes = DRAWN_SHOTS if is_drawn(sets[0]) else SHOTS
+    rows = tuple(Row(f"N = {n}", Trained(Run("dldl_v2_thin", _few(n)))) for n in sizes)
+    return Table("few_shots", "fine-tuning on N examples", sets, ("mae",), rows, made_of=few_shots)
+
+
+def _few(n: int) -> tuple[str, ...]:
+    times = trials(n, 5475)
+    drawn = (f"--sweep.examples.trial=0..{times - 1}",) if times > 1 else ()
+    return ("--finetune.examples=NShot", f"--finetune.examples.n={n}", "--finetune.batch_size=12", *drawn)
+
 
 INTERVALS = Table(
     "intervals", "split-conformal age intervals", ("morph",), ("coverage", "width"),
@@ -117,4 +113,4 @@ GROUPS = Table(
     ),
 )  # fmt: skip
 
-TABLES = (LOSSES, PROTOCOLS, cross(CROSS_SETS), LONG_TAIL, FEW_SHOTS, INTERVALS, GROUPS)
+TABLES = (LOSSES, PROTOCOLS, cross(CROSS_SETS), LONG_TAIL, few_shots(FEW_SETS), INTERVALS, GROUPS)
