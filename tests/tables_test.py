@@ -126,6 +126,12 @@ def test_seeds_are_a_sweep_of_the_last_stage_alone(tmp_path, drawn_data):
     assert runs.plan(shots, "synthetic", on(tmp_path, drawn_data, seeds=3)).experiment.sweep[0][1] == tuple(range(8))
 
 
+def test_words_for_stages_of_other_rows_are_left_out():
+    words = ("--classification.epochs=4", "--representation.epochs=2", "--image_size=32", "--clasification.epochs=1")
+    assert runs.fitting(words, Run("lae")) == words
+    assert runs.fitting(words, Run("lae_strong")) == words[1:]  # what no config knows stays, to be refused
+
+
 # what cannot be measured
 
 

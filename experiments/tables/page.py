@@ -122,7 +122,7 @@ PAGE = Template("""<!doctype html>
 <title>$name</title><style>$style</style></head><body>
 <h1>$name<span class="badge $shade">$kind</span></h1>
 <p class="muted">Published: the paper’s number, on its own data, where it was read. Measured: this code’s, with 95 %
-intervals over test examples and over seeds; SD over seeds.</p>
+intervals over test examples and over seeds of the last stage; SD over these.</p>
 $body
 <h2>The run</h2><p><code>$command</code></p>
 </body></html>

@@ -22,6 +22,7 @@ from data_pipelines.schema import is_drawn
 from experiments.build import run as train
 from experiments.command_line import parse
 from experiments.config import FREE_TO_CHANGE, Experiment
+from experiments.configs import CONFIGS
 from experiments.configs.toy import TOY
 from experiments.results import REPEATS, RESULTS
 from experiments.tables.kinds import Run
@@ -96,7 +97,7 @@ def plan(run: Run, data: str, setting: Setting) -> Planned:
     """Who trains on what, from which weights. Raises Missing, and UserError for words that do not fit."""
     if not is_drawn(data):
         _check_prepared(data, setting)
-    extra = (*(TOY[run.config] if setting.toy else ()), *setting.words)
+    extra = (*(TOY[run.config] if setting.toy else ()), *fitting(setting.words, run))
     words = (f"--config={run.config}", f"--data={data}", *run.words, *extra)
     experiment = with_repeats(on_drawn(parse(list(words))), setting)
     experiment = dataclasses.replace(experiment, data_dir=setting.data_dir, compile_cache=setting.folder / "compiled")
@@ -104,6 +105,13 @@ def plan(run: Run, data: str, setting: Setting) -> Planned:
     numbers = [i for i, stage in enumerate(experiment.stages) if not _replaced(stage, run, given)]
     at_hand = [i for i in numbers if not (why := _lacking(experiment, i, setting)) or notes.append(why)]
     return Planned(experiment, tuple(at_hand), init, tuple(notes), setting, words)
+
+
+def fitting(words: tuple[str, ...], run: Run) -> tuple[str, ...]:
+    """Without those for stages that other configs have and this one has not: --classification.epochs=4 is LAE's."""
+    own = {stage.name for stage in CONFIGS[run.config]().stages}
+    others = {stage.name for config in CONFIGS.values() for stage in config().stages} - own
+    return tuple(word for word in words if word.removeprefix("--").partition(".")[0] not in others)
 
 
 def _check_prepared(data: str, setting: Setting) -> None:
