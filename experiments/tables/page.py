@@ -20,6 +20,7 @@ NAMES = {
     "mae": "MAE", "rmse": "RMSE", "pearson": "Pearson’s r", "epsilon_error": "ε-error", "aar": "AAR", "sigma": "σ",
     "parameters": "parameters, M", "forward": "forward, ms", "coverage": "coverage, %", "width": "mean width",
 }  # fmt: skip
+TOY_TOLD = "toy: drawn faces, one small network stands for all"
 HEAD = ("row", "metric", "data", "published", "measured", "95 %", "SD", "seeds")
 
 
@@ -36,7 +37,7 @@ def told(lines: list[Line]) -> str:
 
 def show(table: Table, lines: list[Line], toy: bool) -> None:
     """On the screen, with a legend of what is missing."""
-    screen = Screen(title=f"{table.title}{' (drawn faces, toy setting)' if toy else ''}", title_justify="left")
+    screen = Screen(title=f"{table.title}{f' ({TOY_TOLD})' if toy else ''}", title_justify="left")
     for i, head in enumerate(HEAD):
         screen.add_column(head, justify="left" if i < 3 else "right", overflow="fold")
     for line in lines:
@@ -94,7 +95,7 @@ def _digits(metric: str) -> int:
 
 def write(path: Path, paper: str, tables: list[tuple[Table, list[Line], str]], toy: bool, argv: list[str]) -> Path:
     """The page with all tables so far, and their figures."""
-    kind = "drawn faces, toy setting" if toy else "measured beside published"
+    kind = TOY_TOLD if toy else "measured beside published"
     body = "".join(_section(table, lines) + drawn for table, lines, drawn in tables)
     page = PAGE.substitute(
         name=escape(paper), kind=kind, shade="drawn" if toy else "photographs", body=body,
