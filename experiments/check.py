@@ -82,7 +82,8 @@ def differences(a, b, path: str = "") -> list[str]:
 
 def ensure_data(experiment: Experiment) -> None:
     """Drawn faces are prepared on first use; other sets must be there. Raises UserError with the command to type."""
-    names = {stage.data or experiment.data for stage in experiment.stages} | {experiment.data}
+    names = {stage.data or experiment.data for stage in experiment.stages if _wanted(stage, experiment)}
+    names |= {experiment.data}
     for name in sorted(names):
         if is_drawn(name):
             builders.prepare(name, experiment.data_dir)
@@ -96,9 +97,9 @@ def stages_to_run(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict
     """
     stages, left_out = [], {}
     for number, stage in enumerate(experiment.stages):
-        name, target, asked = stage.data or experiment.data, stage.objective.target, stage.name in experiment.only
-        if experiment.only and not asked and not checkpoint.read_card(experiment.folder / stage.name):
+        if not _wanted(stage, experiment):
             continue
+        name, target, asked = stage.data or experiment.data, stage.objective.target, stage.name in experiment.only
         share = builders.summary(name, experiment.data_dir)["labels"][target]
         if share == 1:
             stages.append((number, stage))
@@ -111,6 +112,12 @@ def stages_to_run(experiment: Experiment) -> tuple[list[tuple[int, Stage]], dict
         else:
             raise UserError(f"stage {stage.name} trains on {target}, which {1 - share:.0%} of {name} lack")
     return stages, left_out
+
+
+def _wanted(stage: Stage, experiment: Experiment) -> bool:
+    """Asked for, or finished before."""
+    asked = not experiment.only or stage.name in experiment.only
+    return asked or bool(checkpoint.read_card(experiment.folder / stage.name))
 
 
 def doubts(experiment: Experiment, stages: list[Stage], init: Before | None) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from agejax.metrics import AGE_GROUPS
 from data_pipelines.errors import UserError
 from experiments import papers
+from experiments.check import ensure_data
 from experiments.command_line import parse
 from experiments.configs import CONFIGS
 from experiments.tables import lines, measures, page, runs
@@ -161,6 +162,18 @@ def test_a_failed_run_is_failed_and_not_tried_again(tmp_path, drawn_data, monkey
     lines_ = [found_of(Trained(Run("dldl_v2_thin")), "synthetic", on(tmp_path, drawn_data)) for _ in range(2)]
     assert [(line.status, line.measured) for line in lines_] == [("failed", None)] * 2
     assert len(tried) == 1 and "exit code 1" in lines_[0].note
+
+
+def test_a_set_of_an_earlier_stage_may_be_missing(tmp_path, drawn_data, monkeypatch):
+    trained = []
+    monkeypatch.setattr(runs, "train", lambda one, words: ensure_data(one) or trained.append(one.only) or 0)
+    monkeypatch.setattr(runs, "on_drawn", lambda experiment: experiment)  # which would pretrain on drawn faces, too
+    setting, run = on(tmp_path, drawn_data), Run("dldl_v2_thin", ("--pretrain.data=ms_celeb_1m",))
+    planned = runs.plan(run, "synthetic", setting)
+    runs.carry_out(planned)
+    assert planned.notes == ("without pretrain: ms_celeb_1m is not prepared",) and trained == [("finetune",)]
+    line = found_of(Trained(run), "synthetic", dataclasses.replace(setting, data=()))
+    assert line.status == "missing" and "--data=ms_celeb_1m" in line.note
 
 
 def test_a_signal_stops_the_table(tmp_path, drawn_data, monkeypatch):

@@ -31,7 +31,8 @@ def told(lines: list[Line]) -> str:
         return f"{first.row} on {first.data}: {first.status}: {first.note}"
     if first.status == PUBLISHED:
         return f"{first.row}: others' work, not run here"
-    numbers = ", ".join(f"{name(line.metric)} {figure(line.metric, line.measured)}" for line in lines)
+    known = [line for line in lines if line.measured is not None]
+    numbers = ", ".join(" ".join(filter(None, (name(one.metric), cells(one)[4], cells(one)[5]))) for one in known)
     return f"{first.row} on {first.data}: {numbers}" + (f" ({first.note})" if first.note else "")
 
 

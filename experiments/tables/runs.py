@@ -200,14 +200,14 @@ def _train(planned: Planned, number: int, folder: Path, init: Path | None) -> No
     try:
         code = train(one, words)
     except UserError as error:
-        FAILED[folder] = f"failed: {error}"
+        FAILED[folder] = str(error)
         raise UserError(FAILED[folder]) from None
     finally:
         jax.clear_caches()  # hundreds of runs in one process; compiled programs are kept on disk
     if code >= 128:
         raise Stopped(code)
     if code:
-        FAILED[folder] = f"failed: {stage} ended with exit code {code}; see {folder}"
+        FAILED[folder] = f"{stage} ended with exit code {code}; see {folder}"
         raise UserError(FAILED[folder])
 
 
