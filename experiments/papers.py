@@ -94,7 +94,7 @@ def fill(words: argparse.Namespace, rest: tuple[str, ...], argv: list[str]) -> i
     """Carries the tables out, prints and writes them. The exit code."""
     from agejax.files import write_whole
     from experiments.tables import page, runs
-    from experiments.tables.figures import FIGURES
+    from experiments.tables.figures import drawn
     from experiments.tables.lines import FAILED, lines
 
     chosen = _chosen(words.paper, words.table)
@@ -113,8 +113,7 @@ def fill(words: argparse.Namespace, rest: tuple[str, ...], argv: list[str]) -> i
             found += some
             print(f"{words.paper}/{table.name}: {page.told(some)}", flush=True)
         page.show(table, found, words.toy)
-        drawn = FIGURES[table.name](table, table.data[0], here) if words.figures and table.name in FIGURES else ""
-        every.append((table, found, drawn))
+        every.append((table, found, drawn(table, here) if words.figures else ""))
         if words.json:
             rows = [{"paper": words.paper} | dataclasses.asdict(line) for _, some, _ in every for line in some]
             words.json.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from experiments import papers
 from experiments.check import ensure_data
 from experiments.command_line import parse
 from experiments.configs import CONFIGS
-from experiments.tables import lines, measures, page, runs
+from experiments.tables import beyond, figures, lines, measures, page, runs
 from experiments.tables.kinds import Elsewhere, Row, Run, Table, Trained, numbers
 from experiments.tables.rows import PAPERS, find, rows, run_of, slug, tables
 
@@ -188,6 +188,36 @@ def test_the_published_number_is_never_ours(tmp_path):
         for some in lines.lines(table, setting) if table.name != "cost" else ():
             for line in some:
                 assert line.measured is None and line.interval is None, (paper, line)
+
+
+# figures
+
+
+def test_figures_of_what_has_not_run_say_so(tmp_path, drawn_data):
+    nowhere = runs.Setting(tmp_path / "runs", tmp_path / "data")
+    for paper, table in TABLES:
+        if table.name in figures.FIGURES:
+            assert "is not prepared" in figures.drawn(table, nowhere), (paper, table.name)
+            assert "Not drawn" in figures.drawn(table.on(("synthetic",)), on(tmp_path, drawn_data)), (paper, table.name)
+        else:
+            assert figures.drawn(table, nowhere) == ""
+
+
+def test_every_trial_is_a_point_of_its_panel(tmp_path, drawn_data, monkeypatch):
+    known = {"N = 0": [[9.0]], "N = 3": [[7.0], [5.0]], "N = 12": [[4.0]]}
+    wanted, drawn = {}, []
+    for row in beyond.few_shots(("synthetic",)).rows:
+        wanted[row.fill] = known.get(row.name)
+
+    def at_hand(fill, data, setting):
+        errors = wanted[fill]
+        return errors and measures.Answers(np.zeros(1), np.zeros(1), np.array(errors))
+
+    monkeypatch.setattr(figures.fills, "at_hand", at_hand)
+    monkeypatch.setattr(figures.figures, "error_against_examples", drawn.append)
+    table = tables("beyond")["few_shots"].on(("synthetic",))
+    figures.drawn(table, on(tmp_path, drawn_data))
+    assert drawn == [{table.title: {0: [9.0], 3: [7.0, 5.0], 12: [4.0]}}]
 
 
 # the command

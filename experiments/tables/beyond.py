@@ -6,7 +6,7 @@ ResNet-50 at 256 px, five splits of 60/20/20; of CLAP2016 (chalearn16 here) and 
 
 from data_pipelines.samplers import trials
 from data_pipelines.schema import is_drawn
-from experiments.tables.kinds import Conformal, Number, OfGroup, Row, Run, Table, Tested, Trained
+from experiments.tables.kinds import Before, Conformal, Number, OfGroup, Row, Run, Table, Tested, Trained
 
 BENCHMARK_SETS = ("agedb", "afad", "cacd2000", "chalearn16", "morph@se_0", "utkface")
 CROSS_SETS = ("morph@se_0", "agedb", "cacd2000", "utkface", "aaf")
@@ -86,8 +86,9 @@ LONG_TAIL = Table(
 def few_shots(sets: tuple[str, ...]) -> Table:
     """ThinAgeNet, its faces known, fine-tuned on N examples."""
     sizes = DRAWN_SHOTS if is_drawn(sets[0]) else SHOTS
-    rows = tuple(Row(f"N = {n}", Trained(Run("dldl_v2_thin", _few(n)))) for n in sizes)
-    return Table("few_shots", "fine-tuning on N examples", sets, ("mae",), rows, made_of=few_shots)
+    start = Row("N = 0", Before(Run("dldl_v2_thin")))
+    tuned = (Row(f"N = {n}", Trained(Run("dldl_v2_thin", _few(n)))) for n in sizes)
+    return Table("few_shots", "fine-tuning on N examples", sets, ("mae",), (start, *tuned), made_of=few_shots)
 
 
 def _few(n: int) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A paper's figures, drawn from runs that are finished; what is not finished is said, not run."""
 
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,22 @@ from data_pipelines import builders
 from experiments import figures
 from experiments.results import RESULTS
 from experiments.saved import read_predictions
-from experiments.tables import beyond, dldl_v2, early_adaptation, fills
+from experiments.tables import beyond, dldl_v2, fills
 from experiments.tables.kinds import Table
-from experiments.tables.runs import Planned, Setting, plan
+from experiments.tables.runs import Missing, Planned, Setting, plan
 
-NOT_RUN = '<p class="muted">Not drawn: {} has not run on {} in this setting.</p>'
+NOT_DRAWN = '<p class="muted">Not drawn: {}</p>'
+NOT_RUN = NOT_DRAWN.format("{} has not run on {} in this setting.")
+
+
+def drawn(table: Table, setting: Setting) -> str:
+    """The table's figures for its first data set as markup; "" where it has none."""
+    if table.name not in FIGURES:
+        return ""
+    try:
+        return FIGURES[table.name](table, table.data[0], setting)
+    except Missing as error:
+        return NOT_DRAWN.format(escape(str(error)))
 
 
 def of_dldl_v2(table: Table, data: str, setting: Setting) -> str:
@@ -37,17 +49,16 @@ def of_dldl_v2(table: Table, data: str, setting: Setting) -> str:
     return figures.label_encodings() + cases + figures.score_maps(groups) + figures.occlusion(hidden, face)
 
 
-def of_early_adaptation(table: Table, data: str, setting: Setting) -> str:
-    """MAE against the number of examples, every trial a point, a panel for each prior."""
+def of_few_examples(table: Table, data: str, setting: Setting) -> str:
+    """MAE against the number of examples, every trial a point; a panel for each prior, or budget."""
     panels: dict[str, dict[int, list[float]]] = {}
-    for row in early_adaptation.few_shot(table.name, table.number, (data,)).rows:
-        model, _, n = row.name.rpartition(", N = ")
-        planned = plan(row.fill.run, data, setting)
-        folder = planned.folder(len(planned.experiment.stages) - 1)
-        if int(n) and (folder / RESULTS).exists():
-            found = fills.answers(folder)
-            panels.setdefault(model, {})[int(n)] = np.abs(found.predicted - found.label).mean(axis=1).tolist()
-    return figures.error_against_examples(panels) if panels else NOT_RUN.format("no prior", data)
+    for row in table.made_of((data,)).rows:
+        start, _, n = row.name.rpartition("N = ")
+        if found := fills.at_hand(row.fill, data, setting):
+            panel = panels.setdefault(start.removesuffix(", ") or table.title, {})
+            panel[int(n)] = np.abs(found.predicted - found.label).mean(axis=1).tolist()
+    panels = {start: known for start, known in panels.items() if known.keys() - {0}}
+    return figures.error_against_examples(panels) if panels else NOT_RUN.format("none of it", data)
 
 
 def of_intervals(table: Table, data: str, setting: Setting) -> str:
@@ -63,7 +74,8 @@ def of_intervals(table: Table, data: str, setting: Setting) -> str:
 
 
 FIGURES: dict[str, Callable[[Table, str, Setting], str]] = {
-    "comparison": of_dldl_v2, "lap": of_early_adaptation, "morph": of_early_adaptation, "intervals": of_intervals
+    "comparison": of_dldl_v2, "intervals": of_intervals,
+    **dict.fromkeys(("lap", "morph", "lap_budgets", "morph_budgets", "few_shots"), of_few_examples),
 }  # fmt: skip
 """By the table that they belong to."""
 

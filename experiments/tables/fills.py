@@ -32,7 +32,7 @@ from experiments.tables.runs import Missing, Planned, Setting, carry_out, plan
 
 FORWARD_IMAGES, FORWARD_PASSES = 32, 20  # as the authors of DLDL-v2 time it
 FORWARD_PIXELS, TOY_PIXELS = 224, 64
-SAVED = "predictions.csv"
+SAVED, BEFORE = "predictions.csv", "before.csv"
 
 
 class Filled(NamedTuple):
@@ -66,7 +66,7 @@ def before(fill: Before, data: str, setting: Setting) -> Filled:
     """What the last stage starts from, tested; a head that is new to it is random."""
     planned = plan(fill.run, data, setting)
     folder = planned.folder(len(planned.experiment.stages) - 1)
-    path = folder / "before.csv"
+    path = folder / BEFORE
     if not path.exists():
         source = carry_out(planned, len(planned.experiment.stages) - 2)
         description, variables = _start(planned, source)
@@ -165,6 +165,15 @@ def answers(folder: Path, values: tuple[tuple[str, float], ...] = ()) -> Answers
     tests = [trial for trial in tests if all(trial["values"].get(name) == value for name, value in values)]
     whole = [folder / trial["folder"] / SAVED for trial in tests if trial["test"]["mae"] is not None]
     return _answers(whole, target)._replace(lost=len(tests) - len(whole))
+
+
+def at_hand(fill: Trained | Before, data: str, setting: Setting) -> Answers | None:
+    """Those of a row that has run; None where it has not."""
+    planned = plan(fill.run, data, setting)
+    folder = planned.folder(len(planned.experiment.stages) - 1)
+    if isinstance(fill, Before):
+        return _answers([folder / BEFORE], _target(planned)) if (folder / BEFORE).exists() else None
+    return answers(folder, fill.values) if (folder / RESULTS).exists() else None
 
 
 def _answers(paths: list[Path], target: str) -> Answers:
