@@ -24,7 +24,6 @@ from agejax.training.state import new_state
 from agejax.training.step import make_train_steps, make_update
 from data_pipelines import builders
 from experiments.check import (
-    check_claim,
     check_shared,
     check_stages,
     chosen,
@@ -32,14 +31,14 @@ from experiments.check import (
     describe,
     doubts,
     ensure_data,
-    settings,
+    ran_before,
     stages_to_run,
 )
 from experiments.config import Experiment
 from experiments.feeding import check_feed, fed, looked, stage_seed, tested, told
 from experiments.handover import Before, check_handovers, load_before, take_over
 from experiments.report import write_report
-from experiments.results import RESULTS, new_results, sentence, summarise, write_results
+from experiments.results import new_results, sentence, summarise, write_results
 from experiments.sweeps.page import write_page
 from experiments.sweeps.vectorised import check_sweep, run_sweep
 
@@ -47,13 +46,7 @@ from experiments.sweeps.vectorised import check_sweep, run_sweep
 def run(experiment: Experiment, argv: list[str]) -> int:
     """Trains what is not trained yet, evaluates the last stage on the test split, writes the report. The exit code."""
     workdir = experiment.folder
-    cluster.check_same(settings(experiment), "other settings")
-    with together():
-        check_claim(workdir, experiment)
-        finished = (workdir / RESULTS).exists()
-    cluster.check_same(finished, f"other files in {workdir}")
-    if finished:
-        say(f"{sentence(workdir)}\nFinished before; to run again, remove {workdir} or choose another --workdir.")
+    if ran_before(experiment):
         return 0
     accelerated = jax.default_backend() != "cpu"
     if experiment.compile_cache or accelerated:

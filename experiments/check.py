@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from agejax import specs
 from agejax.files import write_whole
-from agejax.training import checkpoint
-from agejax.training.cluster import is_leader, say
+from agejax.training import checkpoint, cluster
+from agejax.training.cluster import is_leader, say, together
 from agejax.training.sharding import check_batch_size
 from agejax.training.stages import Stage, check_labels, check_parameters
 from data_pipelines import builders
@@ -22,12 +22,25 @@ from data_pipelines.schema import is_drawn
 from experiments.config import FREE_TO_CHANGE, Experiment
 from experiments.forms import write_inputs
 from experiments.handover import FROM_DATA, Before, recipe_of, settled, with_inputs
-from experiments.results import CONFIG
+from experiments.results import CONFIG, RESULTS, sentence
 from experiments.saved import read_json
 
 SHARED_SECONDS = 70  # network disks remember for up to a minute that a file was not there
 RUNS = ("*/metrics.jsonl", "*/groups/*/metrics.jsonl")  # of a stage, and of a sweep of it
 METRICS = (*RUNS, *(f"runs/*/{form}" for form in RUNS))  # and of a queue of runs
+
+
+def ran_before(experiment: Experiment) -> bool:
+    """Whether its workdir has its results, which is said. Raises UserError where the workdir is another run's."""
+    workdir = experiment.folder
+    cluster.check_same(settings(experiment), "other settings")
+    with together():
+        check_claim(workdir, experiment)
+        finished = (workdir / RESULTS).exists()
+    cluster.check_same(finished, f"other files in {workdir}")
+    if finished:
+        say(f"{sentence(workdir)}\nFinished before; to run again, remove {workdir} or choose another --workdir.")
+    return finished
 
 
 def check_claim(workdir: Path, experiment: Experiment) -> None:

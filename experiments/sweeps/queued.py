@@ -23,7 +23,7 @@ from data_pipelines import builders
 from data_pipelines.errors import UserError
 from data_pipelines.schema import is_drawn
 from experiments import build
-from experiments.check import SHARED_SECONDS, check_claim, check_shared, claim, ensure_data, settings
+from experiments.check import SHARED_SECONDS, check_shared, claim, ensure_data, ran_before
 from experiments.config import Experiment
 from experiments.results import RESULTS, new_results, sentence, summarise, write_results
 from experiments.saved import read_json
@@ -43,13 +43,7 @@ def run(experiment: Experiment, argv: list[str]) -> int:
 def run_queue(experiment: Experiment, argv: list[str], apart: list[str]) -> int:
     """Runs what is not finished yet, one run for each combination of the options `apart`; 1 where a run has failed."""
     workdir = experiment.folder
-    cluster.check_same(settings(experiment), "other settings")
-    with together():
-        check_claim(workdir, experiment)
-        finished = (workdir / RESULTS).exists()
-    cluster.check_same(finished, f"other files in {workdir}")
-    if finished:
-        say(f"{sentence(workdir)}\nFinished before; to run again, remove {workdir} or choose another --workdir.")
+    if ran_before(experiment):
         return 0
     jobs = plan(experiment, argv, apart)
     for one in {job.experiment.data: job.experiment for job in jobs}.values():
