@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from data_pipelines.errors import UserError
@@ -103,6 +103,7 @@ def evaluate(words: argparse.Namespace) -> int:
     ensemble.check(words.checkpoint, descriptions, words.weights)
     calibration = calibrate.read(*words.checkpoint, words.versions) if len(words.checkpoint) == 1 else None
     examples = builders.open_split(words.data, words.data_dir, words.split)
+    _make_room(words.json, words.predictions)
     answers = [_predictions(place, examples, words) for place in words.checkpoint]
     predictions = ensemble.fuse(answers, words.weights)
     numbers = evaluate.summarise(predictions, *ensemble.label_of(descriptions), examples)
@@ -112,16 +113,30 @@ def evaluate(words: argparse.Namespace) -> int:
         "checkpoint": ",".join(words.checkpoint),
         "trained_on": ",".join(dict.fromkeys(description.data for description in descriptions)),
     }
-    more = calibrate.columns(calibration, predictions) if calibration else {}
+    more, sentences = {}, []
     if calibration:
-        where = {"data": calibration.data, "split": calibration.split}
-        numbers["calibration"] = where | {"coverage": calibrate.measure(calibration, predictions)}
+        numbers["calibration"], sentences = _calibrated(calibration, predictions, words)
+        more = calibrate.columns(calibration, predictions)
     rows = examples, predictions, numbers["target"], more
-    _tell(words, numbers, lambda path: evaluate.write_predictions(path, *rows))
-    for coverage, measured in numbers["calibration"]["coverage"].items() if calibration else ():
-        same = " (calibrated on these)" if (words.data, words.split) == tuple(where.values()) else ""
-        print(calibrate.sentence(calibration, coverage, measured) + same)
+    _tell(words, numbers, lambda path: evaluate.write_predictions(path, *rows), sentences)
     return 0
+
+
+def _calibrated(calibration, predictions, words: argparse.Namespace) -> tuple[dict, list[str]]:
+    """What a calibration does on a split, for json and in sentences; both say whether it was fitted on these images.
+
+    For json they are such where that is not known.
+    """
+    from agejax import calibrate
+
+    measured = calibrate.measure(calibration, predictions)
+    same = calibrate.in_common((words.data, words.split), (calibration.data, calibration.split))
+    whole = calibration.split == "all" or set(words.split.split("+")) <= set(calibration.split.split("+"))
+    remark = " (calibrated on these)" if whole else " (calibrated on some of these)"
+    remark = {True: remark, False: "", None: " (perhaps calibrated on some of these)"}[same]
+    where = {"data": calibration.data, "split": calibration.split, "calibrated_on_these": same is not False}
+    sentences = [calibrate.sentence(calibration, coverage, found) + remark for coverage, found in measured.items()]
+    return where | {"coverage": measured}, sentences
 
 
 def _predictions(place: str, examples, words: argparse.Namespace):
@@ -140,20 +155,33 @@ def _predictions(place: str, examples, words: argparse.Namespace):
         text = f"faces of {words.data} are cropped in another way than in training: {difference}"
         print(f"warning: {text}", file=sys.stderr)
     size, versions = words.batch_size, words.versions
-    return evaluate.predict_split(description, variables, examples, mesh, batch_size=size, versions=versions)
+    answers = evaluate.predict_split(description, variables, examples, mesh, batch_size=size, versions=versions)
+    evaluate.check_finite(answers, place)
+    return answers
 
 
-def _tell(words: argparse.Namespace, numbers: dict, write_predictions: Callable[[Path], None]) -> None:
-    """Writes what was asked for, and prints the sentence."""
+def _make_room(*files: Path | None) -> None:
+    """For what is to be written when all is computed: a mistake in a name should not cost that."""
+    from agejax.files import make_room
+
+    for file in filter(None, files):
+        make_room(file)
+
+
+def _tell(
+    words: argparse.Namespace, numbers: dict, write_predictions: Callable[[Path], None], more: Sequence[str] = ()
+) -> None:
+    """Prints the sentence, and more of them, and writes what was asked for."""
+    from agejax.files import writing
     from agejax.training import evaluate
 
-    for file in filter(None, (words.json, words.predictions)):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    print(evaluate.sentence(numbers), *more, sep="\n", flush=True)
     if words.predictions:
-        write_predictions(words.predictions)
+        with writing(words.predictions):
+            write_predictions(words.predictions)
     if words.json:
-        words.json.write_text(json.dumps(numbers, indent=2) + "\n")
-    print(evaluate.sentence(numbers))
+        with writing(words.json):
+            words.json.write_text(json.dumps(numbers, indent=2) + "\n")
 
 
 def fuse(words: argparse.Namespace) -> int:
@@ -161,7 +189,11 @@ def fuse(words: argparse.Namespace) -> int:
     from agejax import ensemble
     from agejax.training import evaluate
 
-    saved = ensemble.fuse_saved([ensemble.read(file) for file in words.files], words.weights)
+    _make_room(words.json, words.predictions)
+    every = [ensemble.read(file) for file in words.files]
+    for file, one in zip(words.files, every):
+        evaluate.check_finite(one.predictions, str(file))
+    saved = ensemble.fuse_saved(every, words.weights)
     numbers = evaluate.summarise(saved.predictions, saved.target, None)
     numbers |= {"data": "mean of", "split": f"{len(words.files)} files", "files": list(map(str, words.files))}
     _tell(words, numbers, lambda path: ensemble.write(path, saved))
@@ -177,19 +209,33 @@ def calibrate(words: argparse.Namespace) -> int:
     description = checkpoint.read_trained(words.checkpoint)
     ensemble.check([words.checkpoint], [description], None)
     examples = builders.open_split(words.data, words.data_dir, words.split)
-    if words.data == description.data and {"train", "all"} & set(words.split.split("+")):
-        print("warning: intervals from examples that were trained on are too narrow for others", file=sys.stderr)
+    calibrate.check_asked(words.coverage, words.bands)
+    _make_room(calibrate.place(words.checkpoint))
+    _warn_of_trained(words, *checkpoint.trained_on(words.checkpoint))
     objective = description.objective
     calibration = calibrate.fit(
         _predictions(words.checkpoint, examples, words), words.coverage, grid=objective.grid, target=objective.target,
         width=words.width or calibrate.usual_width(objective), bands=words.bands, data=words.data, split=words.split,
         versions=words.versions,
     )  # fmt: skip
-    path = calibrate.write(words.checkpoint, calibration)
     for coverage in calibration.quantiles:
-        print(calibrate.told(calibration, coverage))
+        print(calibrate.told(calibration, coverage), flush=True)
+    path = calibrate.write(words.checkpoint, calibration)
     print(f"from {calibration.n:,} examples ({words.data} {words.split}); written to {path}")
     return 0
+
+
+def _warn_of_trained(words: argparse.Namespace, data: str, split: str) -> None:
+    """Where the split to calibrate on has, or may have, images that the stage was trained on."""
+    from agejax.calibrate import in_common
+
+    same = in_common((words.data, words.split), (data, split))
+    if same:
+        text = f"intervals from examples that were trained on ({data} {split}) are too narrow for others"
+        print(f"warning: {text}", file=sys.stderr)
+    elif same is None:
+        text = f"{words.data} {words.split} may hold images that were trained on ({data} {split})"
+        print(f"warning: {text}: the intervals may be too narrow for others", file=sys.stderr)
 
 
 def convert(words: argparse.Namespace) -> int:
@@ -213,6 +259,7 @@ def bench(words: argparse.Namespace) -> int:
     from agejax import bench
     from agejax.bench import record
 
+    _make_room(words.json)
     names = bench.BENCHES if words.only is None else words.only
     chosen = {field.name: getattr(words, field.name) for field in dataclasses.fields(bench.Settings)}
     rows, remarks, code = [], [], 0

@@ -19,15 +19,16 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from agejax.files import absolute, as_path, write_whole
+from agejax.files import absolute, as_path, write_whole, writing
 from agejax.labels import LabelGrid
 from agejax.metrics import AGE_GROUPS, DECIMALS, UNITS, age_group
 from agejax.training.checkpoint import CARD, find_stage
-from agejax.training.evaluate import Predictions
+from agejax.training.evaluate import Predictions, check_finite, check_labels
 from data_pipelines.errors import UserError
 
 CALIBRATION = "calibration.json"
 Z = NormalDist().inv_cdf(0.975)
+SLACK = 1e-9  # 0.7 · 10 is above 7 in floats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,7 @@ def conformal_quantile(scores_N, coverage: float) -> float:
     """The ⌈(n + 1) · coverage⌉-th smallest of n numbers. Raises UserError where there is none."""
     rank, n = _rank(len(scores_N), coverage), len(scores_N)
     if rank > n:
-        least = next(m for m in range(n, 10**7) if _rank(m, coverage) <= m)
+        least = math.ceil((coverage - SLACK) / (1 - coverage))  # of n, for _rank(n) ≤ n
         raise UserError(f"coverage {coverage:g} needs {least:,} examples or more in each band, and there are {n:,}")
     return float(np.sort(np.asarray(scores_N, np.float64))[rank - 1])
 
@@ -77,7 +78,9 @@ def fit(
 ) -> Calibration:  # fmt: skip
     """Of a split that the network was not trained on. bands: so many, of equal counts, by the predicted label."""
     label, value = (np.asarray(column, np.float64) for column in (predictions.label, predictions.value))
-    _check(label, target, coverages, bands)
+    check_asked(coverages, bands)
+    check_labels(label, target, "calibrate")
+    check_finite(predictions, columns=("value", "spread"))
     scores = np.abs(label - value) / _unit(width, predictions.spread, grid.step)
     edges = tuple(np.quantile(value, np.arange(1, bands) / bands).tolist())
     band = np.searchsorted(edges, value, side="right")
@@ -140,18 +143,32 @@ def usual_width(objective) -> Literal["constant", "spread"]:
     return "spread" if has_distribution else "constant"
 
 
+def in_common(one: tuple[str, str], other: tuple[str, str]) -> bool | None:
+    """Whether two (data set, split) hold the same images; None: not known, of two protocols of one set."""
+    (data, split), (other_data, other_split) = one, other
+    if data != other_data:
+        return None if data.partition("@")[0] == other_data.partition("@")[0] else False
+    parts, other_parts = set(split.split("+")), set(other_split.split("+"))
+    return "all" in parts | other_parts or bool(parts & other_parts)
+
+
+def place(checkpoint: str | Path) -> Path:
+    """calibration.json beside the card of the stage."""
+    return absolute(find_stage(as_path(checkpoint))) / CALIBRATION
+
+
 def write(checkpoint: str | Path, calibration: Calibration) -> Path:
-    """Puts calibration.json beside the card of the stage, in place of an older one."""
-    stage_dir = absolute(find_stage(as_path(checkpoint)))
-    saved = dataclasses.asdict(calibration) | {"card": _digest(stage_dir)}
-    write_whole(stage_dir / CALIBRATION, json.dumps(saved, indent=2) + "\n")
-    return stage_dir / CALIBRATION
+    """Puts it in its place, instead of an older one."""
+    path = place(checkpoint)
+    saved = dataclasses.asdict(calibration) | {"card": _digest(path.parent)}
+    with writing(path):
+        write_whole(path, json.dumps(saved, indent=2) + "\n")
+    return path
 
 
 def read(checkpoint: str | Path, versions: int = 1) -> Calibration | None:
     """The stage's; None where it has none. Raises UserError where it is one of other weights, or of other versions."""
-    stage_dir = absolute(find_stage(as_path(checkpoint)))
-    path = stage_dir / CALIBRATION
+    path = place(checkpoint)
     if not path.exists():
         return None
     try:
@@ -160,9 +177,10 @@ def read(checkpoint: str | Path, versions: int = 1) -> Calibration | None:
         quantiles = {coverage: tuple(of_bands) for coverage, of_bands in saved.pop("quantiles").items()}
         calibration = Calibration(**saved, edges=edges, quantiles=quantiles)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a calibration ({error!r}): run `python -m agejax calibrate` again") from None
-    if card != _digest(stage_dir):
-        raise UserError(f"{path} is of other weights than {stage_dir / CARD}: calibrate again, or remove it")
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is not a calibration ({reason}): run `python -m agejax calibrate` again") from None
+    if card != _digest(path.parent):
+        raise UserError(f"{path} is of other weights than {path.parent / CARD}: calibrate again, or remove it")
     if calibration.versions != versions:
         raise UserError(
             f"{path} is of {calibration.versions} versions of each image: give --versions, or calibrate again"
@@ -170,11 +188,13 @@ def read(checkpoint: str | Path, versions: int = 1) -> Calibration | None:
     return calibration
 
 
-def _check(label: np.ndarray, target: str, coverages: Sequence[float], bands: int) -> None:
-    if missing := int(np.isnan(label).sum()):
-        raise UserError(f"{missing} of {len(label)} examples have no {target}: calibrate on data that has it")
+def check_asked(coverages: Sequence[float], bands: int) -> None:
+    """Raises UserError for coverages that are none, or have more digits than their names, and for no bands."""
     if not coverages or not all(0 < coverage < 1 for coverage in coverages):
         raise UserError(f"coverage must lie between 0 and 1, got {', '.join(f'{c:g}' for c in coverages) or 'none'}")
+    for coverage in map(float, coverages):
+        if float(f"{coverage:g}") != coverage:
+            raise UserError(f"coverage {coverage!r} has more than 6 digits: give fewer")
     if bands < 1:
         raise UserError(f"bands must be 1 or more, got {bands}")
 
@@ -186,7 +206,7 @@ def _unit(width: str, spread_N, floor: float) -> np.ndarray:
 
 
 def _rank(n: int, coverage: float) -> int:
-    return math.ceil((n + 1) * coverage - 1e-9)  # 0.7 · 10 is above 7 in floats
+    return max(1, math.ceil((n + 1) * coverage - SLACK))
 
 
 def _of(inside: np.ndarray, width: np.ndarray) -> dict:

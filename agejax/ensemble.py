@@ -64,15 +64,16 @@ def read(path: Path) -> Saved:
     """A predictions.csv as evaluate.write_predictions has it; further columns are not read. Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path} is not there: give the predictions.csv of finished runs, or what evaluate wrote")
-    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
         target = next(name for name in UNITS if name in rows[0])
         names = target, "sigma", "predicted", "predicted_std"
         columns = [np.array([float(row[name] or "nan") for row in rows], np.float32) for name in names]
         ids = tuple(row["id"] for row in rows)
-    except (IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
+    except (csv.Error, IndexError, KeyError, OSError, StopIteration, TypeError, ValueError) as error:
         heads = f"id,{'|'.join(UNITS)},sigma,predicted,predicted_std"
-        raise UserError(f"{path}: not {heads} with a row or more ({error!r})") from None
+        reason = f"{type(error).__name__}: {error}"  # repr would show all of a file that is not text
+        raise UserError(f"{path}: not {heads} with a row or more ({reason})") from None
     return Saved(ids, target, Predictions(np.arange(len(rows)), *columns))
 
 

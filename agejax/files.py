@@ -1,5 +1,7 @@
 """Folders here and in Google Cloud Storage, and small files that are there whole or not at all."""
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -37,6 +39,32 @@ def modified(path: Path) -> float:
     """When, in seconds; whole seconds in a bucket."""
     found = path.stat()
     return found.mtime if is_remote(path) else found.st_mtime_ns / 1e9
+
+
+@contextlib.contextmanager
+def writing(path: Path):
+    """What keeps the file from being written, as a UserError."""
+    try:
+        yield
+    except OSError as error:
+        is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "its folder is a file" if is_file else error.strerror or error
+        raise UserError(f"{path} cannot be written ({reason}): name another file, or mend that") from None
+
+
+def make_room(path: Path) -> None:
+    """Makes the folder of a file that is to be written later. Raises UserError where that could not be done.
+
+    Buckets are not asked.
+    """
+    if is_remote(path):
+        return
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -150,6 +150,7 @@ def run_stage(
         selected, summary["validation"] = "best", {measure: summary["best"][measure]}
         variables = checkpoint.load_variables(folder, description, selected, mesh)
     summary |= {"parameters": count(state.params), "examples": len(examples), "selected": selected}
+    summary["trained_on"] = {"data": description.data, "split": stage.train_split}
     with together():
         if is_leader():
             checkpoint.write_card(folder, description, summary)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from agejax import specs
+from agejax.calibrate import in_common
 from agejax.files import write_whole
 from agejax.training import checkpoint, cluster
 from agejax.training.cluster import is_leader, say, together
@@ -19,7 +20,7 @@ from data_pipelines.align import unlike
 from data_pipelines.errors import DataError, UserError
 from data_pipelines.samplers import Source
 from data_pipelines.schema import is_drawn
-from experiments.config import FREE_TO_CHANGE, Experiment
+from experiments.config import FREE_TO_CHANGE, NOT_YET, Experiment
 from experiments.forms import write_inputs
 from experiments.handover import FROM_DATA, Before, recipe_of, settled, with_inputs
 from experiments.results import CONFIG, RESULTS, sentence
@@ -27,7 +28,7 @@ from experiments.saved import read_json
 
 SHARED_SECONDS = 70  # network disks remember for up to a minute that a file was not there
 RUNS = ("*/metrics.jsonl", "*/groups/*/metrics.jsonl")  # of a stage, and of a sweep of it
-METRICS = (*RUNS, *(f"runs/*/{form}" for form in RUNS))  # and of a queue of runs
+METRICS = dict.fromkeys(RUNS, 0) | {f"runs/*/{form}": 2 for form in RUNS}  # and of a queue; where the stage's name is
 
 
 def ran_before(experiment: Experiment) -> bool:
@@ -44,16 +45,23 @@ def ran_before(experiment: Experiment) -> bool:
 
 
 def check_claim(workdir: Path, experiment: Experiment) -> None:
-    """Raises UserError where the workdir holds a run with other settings that has made a step."""
+    """Raises UserError where the workdir holds a run whose stages have made steps with other settings."""
     before = read_json(workdir / CONFIG)
-    if before is None or not any(path for form in METRICS for path in workdir.glob(form)):
+    begun = {path.relative_to(workdir).parts[depth] for form, depth in METRICS.items() for path in workdir.glob(form)}
+    if before is None or not begun:
         return
-    theirs = {name: value for name, value in before.items() if name not in FREE_TO_CHANGE}
-    if changed := differences(theirs, settings(experiment)):
+    if changed := differences(*(_decisive(known, begun) for known in (before, specs.encode(experiment)))):
         raise UserError(
             f"{workdir} holds a run with another {', '.join(changed[:4])}: "
             "choose another --workdir, or remove that folder"
         )
+
+
+def _decisive(known: dict, begun: set[str]) -> dict:
+    """What of a run's encoded settings has decided something, where these stages have begun."""
+    left_out = FREE_TO_CHANGE if known["stages"][-1]["name"] in begun else (*FREE_TO_CHANGE, *NOT_YET)
+    stages = [stage | {"data": stage["data"] or known["data"]} for stage in known["stages"] if stage["name"] in begun]
+    return {name: value for name, value in known.items() if name not in left_out} | {"stages": stages}
 
 
 def settings(experiment: Experiment) -> dict:
@@ -138,12 +146,20 @@ def doubts(experiment: Experiment, stages: list[Stage], init: Before | None) -> 
     names = [stage.data or experiment.data for stage in stages] + [experiment.data]
     summaries = {name: builders.summary(name, experiment.data_dir) for name in names}
     found = [text for name, summary in summaries.items() if (text := shared_faces(name, summary))]
+    found += [text] if (text := chosen_on_test(experiment)) else []
     recipes = [(f"the weights of {init.origin}", init.description.recipe)] if init and init.description.recipe else []
     recipes += [(name, summaries[name]["recipe"]) for name in dict.fromkeys(names)]
     for (before, one), (after, other) in itertools.pairwise(recipes):
         if difference := unlike(other, one):
             found.append(f"faces of {after} are cropped in another way than those of {before}: {difference}")
     return found + other_inputs(experiment.model, init)
+
+
+def chosen_on_test(experiment: Experiment) -> str:
+    """Said where the weights are the best ones on what they are then tested on."""
+    splits = experiment.stages[-1].validation_split, experiment.test_split
+    same = experiment.select == "best" and in_common(*((experiment.data, split) for split in splits))
+    return "weights are chosen on the split that is tested on" if same else ""
 
 
 def other_inputs(model, init: Before | None) -> list[str]:

@@ -73,11 +73,17 @@ def parse(argv: list[str]):
 
 def _row(name: str, argv: list[str]):
     """One row of the papers' tables, as dldl_v2/pooling/gap: its config and words, then the user's."""
-    from experiments.tables.rows import find, on_drawn
+    from data_pipelines.schema import is_drawn
+    from experiments.tables.rows import find, words_on
 
     run = find(name)
-    experiment = parse([*run.words, *argv, f"--config={run.config}"])  # the last --config counts
-    return experiment and dataclasses.replace(on_drawn(experiment), name=name)
+    config = f"--config={run.config}"  # the last one counts
+    experiment = parse([*run.words, *argv, config])
+    if experiment is None:
+        return None
+    if run.weights and not (run.instead_of or experiment.init or is_drawn(experiment.data)):
+        raise UserError(f"{name} starts from weights: give --init=weights/{run.weights} (python -m agejax convert)")
+    return dataclasses.replace(parse([*words_on(run, experiment.data), *argv, config]), name=name)
 
 
 def _first_words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

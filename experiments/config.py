@@ -79,3 +79,8 @@ class Experiment:
 
 # A run may be continued with other values of these: they do not change what is computed.
 FREE_TO_CHANGE = ("workdir", "data_dir", "loader", "cluster", "checkpoint_epochs", "only", "sweep_way", "compile_cache")
+# What decides nothing before the last stage; of the data, a stage that has none of its own is trained on the run's.
+NOT_YET = (
+    "name", "data", "stages", "sweep", "validate_epochs", "eval_batch_size",
+    "test_split", "test_versions", "test_augmentation",
+)  # fmt: skip

@@ -16,7 +16,7 @@ Runs what a paper's tables need, uses what has run before, and prints every publ
 The same command again goes on where it stopped. A data set that is not there is named, with how to prepare it.
 
   --paper=NAME           whose tables (--list shows them)
-  --table=A,B            only these, by name or number
+  --table=A,B            only these, by name, or by number as --list has them
   --toy                  on drawn faces, small networks, minutes on two CPU cores
   --data=A,B             these prepared data sets in place of the papers'
   --data_dir=DIR         folder of prepared data sets (default: data)
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     """The exit code: 0, 1 where a row failed, 2 for a mistake in the words, 128 + n after signal n."""
     try:
         words, rest = _words(argv)
-        if words.list or not words.paper:
+        if words.list or words.help or not words.paper:
             print(_listing() if words.list else USAGE)
             return 0
         from experiments.tables.runs import Stopped
@@ -63,8 +63,9 @@ def _words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figures", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true")
     try:
-        words, rest = parser.parse_known_args([word for word in argv if word not in ("-h", "--help")])
+        words, rest = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from None
     if words.seeds is not None and words.seeds < 1:
@@ -73,6 +74,12 @@ def _words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError("--toy has data of its own: leave --data out")
     if stray := [word for word in rest if not word.startswith("--")]:
         raise UserError(f"{stray[0]!r} is no option; --help shows them")
+    if swept := [word for word in rest if word.startswith("--sweep.")]:
+        raise UserError(f"{swept[0]}: rows have the sweeps of their table; --seeds=N repeats them")
+    if words.runs and words.runs.exists() and not words.runs.is_dir():
+        raise UserError(f"--runs={words.runs} is a file: name a folder")
+    if words.json and words.json.is_dir():
+        raise UserError(f"--json={words.json} is a folder: name a file")
     return words, rest
 
 
@@ -82,9 +89,9 @@ def _listing() -> str:
     lines = []
     for paper, module in PAPERS.items():
         lines.append(f"{paper}: {module.__doc__.strip().splitlines()[0]}")
-        for table in tables(paper).values():
-            number = f" (table {table.number})" if table.number else ""
-            lines.append(f"  --table={table.name:<14}{number} {table.title}; {', '.join(table.data)}")
+        for place, table in enumerate(tables(paper).values(), 1):
+            number = f" (the paper’s table {table.number})" if table.number else ""
+            lines.append(f"  {place} --table={table.name:<14} {table.title}{number}; {', '.join(table.data)}")
     lines.append("rows that are one run, as --config of run.py:")
     lines += [f"  {name}" for name, row in rows().items() if run_of(row)]
     return "\n".join(lines)
@@ -96,11 +103,13 @@ def fill(words: argparse.Namespace, rest: tuple[str, ...], argv: list[str]) -> i
     from experiments.tables import page, runs
     from experiments.tables.figures import drawn
     from experiments.tables.lines import FAILED, lines
+    from experiments.tables.rows import run_of
 
     chosen = _chosen(words.paper, words.table)
     setting = _setting(words, rest)
     if words.toy:
         runs.prepare_toys(setting)
+    runs.check_words([run for table in chosen for row in table.rows if (run := run_of(row))], setting)
     setting.folder.mkdir(parents=True, exist_ok=True)
     name = "-".join((words.paper, *(table.name for table in chosen if words.table)))
     every = []
@@ -113,11 +122,12 @@ def fill(words: argparse.Namespace, rest: tuple[str, ...], argv: list[str]) -> i
             found += some
             print(f"{words.paper}/{table.name}: {page.told(some)}", flush=True)
         page.show(table, found, words.toy)
-        every.append((table, found, drawn(table, here) if words.figures else ""))
+        every.append((table, found, ""))
         if words.json:
             rows = [{"paper": words.paper} | dataclasses.asdict(line) for _, some, _ in every for line in some]
             words.json.parent.mkdir(parents=True, exist_ok=True)
             write_whole(words.json, json.dumps(rows, indent=2) + "\n")
+        every[-1] = (table, found, drawn(table, here) if words.figures else "")
         where = page.write(setting.folder / f"{name}.html", words.paper, every, words.toy, argv)
     print(f"page: {where}")
     return int(any(line.status == FAILED for _, some, _ in every for line in some))
@@ -129,10 +139,11 @@ def _chosen(paper: str, names: str) -> list:
     if paper not in PAPERS:
         raise UserError(f"unknown paper {paper!r}; there are {', '.join(PAPERS)}")
     known = tables(paper)
-    numbered = {table.number: table for table in known.values() if table.number}
+    numbered = {str(place): table for place, table in enumerate(known.values(), 1)}
+    numbered |= {table.number: table for table in known.values() if table.number}
     wanted = names.split(",") if names else list(known)
     if unknown := [name for name in wanted if name not in known | numbered]:
-        raise UserError(f"{paper} has no table {unknown[0]!r}; there are {', '.join(known | numbered)}")
+        raise UserError(f"{paper} has no table {unknown[0]!r}; there are {', '.join(known)}")
     return [(known | numbered)[name] for name in wanted]
 
 

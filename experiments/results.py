@@ -18,7 +18,8 @@ from experiments.config import Experiment
 from experiments.saved import read_json
 
 CONFIG, RESULTS = "config.json", "results.json"
-REPEATS = ("seed", "examples.trial")  # options of a sweep that only repeat a measurement
+TRIAL = "examples.trial"
+REPEATS = ("seed", TRIAL)  # options of a sweep that only repeat a measurement
 VERSIONS = ("agejax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "opencv-python-headless")
 
 

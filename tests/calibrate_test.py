@@ -44,6 +44,22 @@ def test_too_few_examples_are_told_how_many_are_needed():
     with pytest.raises(UserError, match=r"coverage 0\.95 needs 19 examples"):
         calibrate.conformal_quantile(np.zeros(18), 0.95)
     assert calibrate.conformal_quantile(np.zeros(19), 0.95) == 0
+    with pytest.raises(UserError, match=r"needs 99,999,99\d examples or more in each band, and there are 18$"):
+        calibrate.conformal_quantile(np.zeros(18), 0.99999999)
+
+
+@pytest.mark.parametrize("coverage", [1e-6, 0.1, 0.5, 0.7, 0.9, 0.95, 0.999, 0.9999])
+def test_the_number_that_is_needed_is_the_least(coverage):
+    with pytest.raises(UserError) as told:
+        calibrate.conformal_quantile([], coverage)
+    least = int(re.search(r"needs ([\d,]+) examples", str(told.value))[1].replace(",", ""))
+    calibrate.conformal_quantile(np.zeros(least), coverage)
+    with pytest.raises(UserError, match=f"needs {least:,} examples"):
+        calibrate.conformal_quantile(np.zeros(least - 1), coverage)
+
+
+def test_the_least_of_coverages_takes_the_smallest_score():
+    assert calibrate.conformal_quantile([3.0, 1.0, 2.0], 1e-10) == 1
 
 
 @pytest.mark.parametrize("width", ["constant", "spread"])
@@ -119,9 +135,14 @@ def test_wilson_interval_is_the_root_of_its_equation():
     [
         ({}, {"coverages": []}, "got none"),
         ({}, {"coverages": [0.9, 1.0]}, "coverage must lie between 0 and 1, got 0.9, 1"),
+        ({}, {"coverages": [0.1234567]}, "coverage 0.1234567 has more than 6 digits"),
+        ({}, {"coverages": [0.99999999]}, "coverage 0.99999999 has more than 6 digits"),
+        ({}, {"coverages": [0.999999]}, "coverage 0.999999 needs 999,999 examples or more"),
         ({}, {"bands": 0}, "bands must be 1 or more"),
         ({}, {"bands": 6}, "coverage 0.9 needs 9 examples or more in each band, and there are 8"),
         ({"label": np.nan}, {}, "1 of 50 examples have no age"),
+        ({"value": np.nan}, {}, "1 of 50 predictions are not finite"),
+        ({"spread": np.inf}, {"width": "constant"}, "1 of 50 predictions are not finite"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(change, options, told):
@@ -201,3 +222,74 @@ def test_too_small_a_split_is_one_line(stage, drawn_data, capsys):
     told = capsys.readouterr().err
     assert told.startswith("error: coverage 0.99 needs 99 examples") and told.count("\n") == 1
     assert not (stage / "calibration.json").exists()
+
+
+@pytest.fixture
+def unasked(monkeypatch):
+    """Drawn answers in place of the network's."""
+
+    def answer(place, examples, words):
+        return drawn(np.random.default_rng(0), len(examples))
+
+    monkeypatch.setattr("agejax.__main__._predictions", answer)
+
+
+@pytest.mark.parametrize(
+    "data, trained, split, told",
+    [
+        ("synthetic", "train", "val", ""),
+        ("synthetic", "train+val", "val", "warning: intervals from examples that were trained on"),
+        ("synthetic", "train+val", "val+test", "warning: intervals from examples that were trained on"),
+        ("synthetic", "all", "test", "warning: intervals from examples that were trained on"),
+        ("synthetic", "val", "all", "warning: intervals from examples that were trained on"),
+        ("synthetic@half", "train", "val", "warning: synthetic val may hold images that were trained on"),
+        ("synthetic/mugshot", "train", "train", ""),
+        ("synthetic", None, "val", ""),
+        ("synthetic", None, "train", "warning: intervals from examples that were trained on"),
+    ],
+)
+@pytest.mark.usefixtures("unasked")
+def test_a_split_that_was_trained_on_is_told(stage, drawn_data, capsys, data, trained, split, told):
+    """Without a word about it in the card, as of older runs, it is taken to be `train`."""
+    card = json.loads((stage / "stage.json").read_text())
+    card.pop("trained_on", None)
+    card |= {"trained_on": {"data": data, "split": trained}} if trained else {}
+    (stage / "stage.json").write_text(json.dumps(card))
+    assert run("calibrate", stage, drawn_data, f"--split={split}", "--coverage=0.5") == 0
+    warned = capsys.readouterr().err
+    assert warned.count("\n") == bool(told) and warned.startswith(told)
+
+
+@pytest.mark.parametrize(
+    "data, calibrated, split, told",
+    [
+        ("synthetic", "val", "test", ""),
+        ("synthetic", "val+test", "test+val", " (calibrated on these)"),
+        ("synthetic", "val+test", "test", " (calibrated on these)"),
+        ("synthetic", "all", "test", " (calibrated on these)"),
+        ("synthetic", "val", "all", " (calibrated on some of these)"),
+        ("synthetic@half", "val", "test", " (perhaps calibrated on some of these)"),
+        ("aaf", "val", "val", ""),
+    ],
+)
+@pytest.mark.usefixtures("unasked")
+def test_what_was_calibrated_on_is_told_beside_its_coverage(
+    stage, drawn_data, tmp_path, capsys, data, calibrated, split, told
+):
+    assert run("calibrate", stage, drawn_data, "--coverage=0.5") == 0
+    saved = json.loads((stage / "calibration.json").read_text()) | {"data": data, "split": calibrated}
+    (stage / "calibration.json").write_text(json.dumps(saved))
+    capsys.readouterr()
+    assert run("evaluate", stage, drawn_data, f"--split={split}", f"--json={tmp_path}/n.json") == 0
+    assert re.search(rf"mean width [\d.]+ years{re.escape(told)}\n$", capsys.readouterr().out)
+    assert json.loads((tmp_path / "n.json").read_text())["calibration"]["calibrated_on_these"] is bool(told)
+
+
+def test_words_and_places_are_looked_at_before_anything_is_predicted(stage, drawn_data, monkeypatch, capsys):
+    monkeypatch.setattr("agejax.__main__._predictions", lambda *_: 1 / 0)
+    for words, told in ((["--coverage=1.5"], "coverage must lie between"), (["--bands=0"], "bands must be 1 or more")):
+        assert run("calibrate", stage, drawn_data, *words) == 2
+        assert told in capsys.readouterr().err
+    (stage / "calibration.json").mkdir()
+    assert run("calibrate", stage, drawn_data) == 2
+    assert re.match(r"error: \S+calibration.json cannot be written \(Is a directory\)", capsys.readouterr().err)

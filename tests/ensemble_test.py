@@ -117,3 +117,11 @@ def test_saved_files_of_other_sets_are_refused(tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="is not there"):
         ensemble.read(tmp_path / "nowhere")
+    for name, content in {"i": "id,age\nJürgen,3\n".encode("latin-1"), "j": bytes(range(256))}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: not id,age.*utf-8") as error:
+            ensemble.read(tmp_path / name)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 300
+    (tmp_path / "k").write_text("id,age,sigma,predicted,predicted_std\n" + "x" * 200_000 + ",1,,1,1\n")
+    with pytest.raises(UserError, match=r"k: not id,age.*field larger"):
+        ensemble.read(tmp_path / "k")

@@ -1,10 +1,12 @@
 """`python -m agejax evaluate` on a finished run, and what it says to mistakes."""
 
+import errno
 import json
 import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from drawn import Squares, prepare_squares
@@ -12,9 +14,10 @@ from drawn import Squares, prepare_squares
 from agejax import ensemble
 from agejax.__main__ import main
 from agejax.training import checkpoint
-from agejax.training.evaluate import predict_split
+from agejax.training.evaluate import Predictions, predict_split, summarise, write_rows
 from agejax.training.sharding import make_mesh
 from data_pipelines import builders
+from data_pipelines.errors import UserError
 
 
 @pytest.fixture
@@ -161,6 +164,66 @@ def test_what_cannot_be_fused_is_told_before_anything_is_predicted(evaluate, tin
     (tmp_path / "stage.json").write_text(json.dumps(card))
     told = refused(evaluate(f"--checkpoint={stage},{tmp_path}"))
     assert f"{tmp_path} answers attractiveness, {stage} age: fuse networks of one label" in told
+
+
+def test_a_network_that_has_diverged_is_one_line(evaluate, tiny_run, tmp_path, monkeypatch, capsys):
+    file, variables = tmp_path / "rows.csv", checkpoint.load_variables
+    monkeypatch.setattr(checkpoint, "load_variables", lambda *to: jax.tree.map(lambda x: x * np.nan, variables(*to)))
+    assert f"{tiny_run.folder}: 8 of 8 predictions are not finite" in refused(evaluate(f"--predictions={file}"))
+    predictions = Predictions(*np.float32([[0, 1], [20, 30], [1, 1], [21, np.nan], [1, 1]]))
+    with pytest.raises(UserError, match=r"^1 of 2 predictions are not finite"):
+        summarise(predictions, "age", None)
+    write_rows(file, "ab", predictions, "age")
+    write_rows(tmp_path / "whole.csv", "ab", predictions._replace(value=predictions.label), "age")
+    code = main(["fuse", f"{tmp_path}/whole.csv", str(file)])
+    assert f"error: {file}: 1 of 2 predictions are not finite" in refused((code, *capsys.readouterr()))
+
+
+@pytest.mark.parametrize("word", ["json", "predictions"])
+@pytest.mark.parametrize("path, told", [("", "Is a directory"), ("file/x", "its folder is a file")])
+def test_files_that_cannot_be_written_are_told_before_anything_is_predicted(
+    evaluate, tmp_path, monkeypatch, word, path, told
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("agejax.__main__._predictions", lambda *_: 1 / 0)
+    assert f"{tmp_path / path} cannot be written ({told})" in refused(evaluate(f"--{word}={tmp_path / path}"))
+
+
+@pytest.mark.parametrize(
+    "words", [["fuse", "rows.csv"], ["bench", "--only=loader", "--seconds=0.1"]], ids=lambda x: x[0]
+)
+def test_other_commands_ask_for_room_first_too(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.setattr(ensemble, "read", lambda *_: 1 / 0)
+    monkeypatch.setattr("agejax.bench.run", lambda *_: 1 / 0)
+    monkeypatch.setattr("agejax.bench.device.share_memory", lambda: None)
+    assert f"{tmp_path} cannot be written (" in refused((main([*words, f"--json={tmp_path}"]), *capsys.readouterr()))
+
+
+def test_numbers_are_printed_before_they_cannot_be_written(evaluate, tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agejax.training.evaluate.write_whole", full)
+    done = evaluate(f"--predictions={tmp_path / 'rows.csv'}")
+    assert "rows.csv cannot be written (No space left on device)" in refused(done)
+    assert done[1].startswith("MAE ")
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"description": {"ima', "[]", "{}", '{"description": {}}', '{"selected": "best", "description": 3}']
+)
+def test_a_broken_card_is_one_line(evaluate, tmp_path, text):
+    (tmp_path / "stage.json").write_text(text)
+    assert f"{tmp_path / 'stage.json'} is not the card of a finished stage (" in refused(
+        evaluate(f"--checkpoint={tmp_path}")
+    )
+
+
+def test_a_card_that_does_not_say_which_weights_is_one_line(evaluate, tiny_run, tmp_path):
+    card = json.loads((tiny_run.folder / "finetune/stage.json").read_text())
+    del card["selected"]
+    (tmp_path / "stage.json").write_text(json.dumps(card))
+    assert "is not the card of a finished stage (KeyError: 'selected')" in refused(evaluate(f"--checkpoint={tmp_path}"))
 
 
 def test_help_does_not_import_jax():

@@ -30,8 +30,9 @@ from agejax.training.optim import OPTIMIZERS, SCHEDULES, Rate
 from agejax.training.sharding import make_mesh
 from agejax.training.weighting import WEIGHTINGS
 from data_pipelines import builders
+from data_pipelines.errors import UserError
 from data_pipelines.samplers import ORDERS, SELECTIONS, ClassBalanced, Imposed, NShot
-from experiments.check import check_claim, chosen, describe
+from experiments.check import check_claim, chosen, claim, describe
 from experiments.command_line import parse
 from experiments.feeding import fed
 from experiments.run import main
@@ -171,6 +172,25 @@ def test_one_stage_alone_ends_before_the_result_and_lets_the_rest_follow(tiny_ru
 
 
 # mistakes
+
+
+def test_a_stage_that_has_not_begun_may_still_change(tmp_path):
+    words = ["--config=dldl_v2_thin", "--stages=pretrain"]
+
+    def begin(stage):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "metrics.jsonl").touch()
+
+    claim(tmp_path, parse(words))
+    begin("pretrain")
+    for more in ("--finetune.objective.lambda_=3", "--sweep.seed=0,1", "--test_versions=2"):
+        check_claim(tmp_path, parse([*words, more]))
+    for more in ("--pretrain.epochs=9", "--image_size=64", "--seed=1", "--data=synthetic/mugshot"):
+        with pytest.raises(UserError, match="another"):
+            check_claim(tmp_path, parse([*words, more]))
+    begin("finetune")
+    with pytest.raises(UserError, match=r"another finetune\.objective\.lambda_"):
+        check_claim(tmp_path, parse([*words, "--finetune.objective.lambda_=3"]))
 
 
 @pytest.mark.parametrize(

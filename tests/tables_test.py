@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from experiments import papers
 from experiments.check import ensure_data
 from experiments.command_line import parse
 from experiments.configs import CONFIGS
-from experiments.tables import beyond, figures, lines, measures, page, runs
+from experiments.tables import beyond, figures, fills, lines, measures, page, runs
 from experiments.tables.kinds import Elsewhere, Row, Run, Table, Trained, numbers
 from experiments.tables.rows import PAPERS, find, rows, run_of, slug, tables
 
@@ -47,6 +48,12 @@ def test_a_table_is_whole(paper, table):
         assert table.source
 
 
+def test_groups_are_those_that_the_set_names():
+    names = {data: [row.name for row in beyond.groups((data,)).rows] for data in ("aaf", "utkface", "morph@se_0")}
+    assert names["aaf"] == ["everybody", "female", "male"]
+    assert "Indian" in names["utkface"] and "American Indian" in names["morph@se_0"]
+
+
 def test_published_numbers_are_in_the_range_of_their_metric():
     share = {"epsilon_error", "pearson"}
     for name, row in ROWS.items():
@@ -67,6 +74,10 @@ def test_unknown_rows_are_answered_with_the_nearest():
         find("dldl_v2/pooling/gaap")
     with pytest.raises(UserError, match=r"not one run: python experiments/papers.py --paper=dldl_v2 --table=cost"):
         find("dldl_v2/cost/thinagenet")
+    with pytest.raises(UserError, match="not one run"):
+        find("early_adaptation/lap/dex_matched_n_0")  # what a run starts from
+    with pytest.raises(UserError, match="give --init=weights/vgg16"):
+        parse(["--config=early_adaptation/lap/vgg_16_n_12", "--data=chalearn15"])
     assert slug("GAP, no augmentation") == "gap_no_augmentation"
 
 
@@ -127,6 +138,33 @@ def test_seeds_are_a_sweep_of_the_last_stage_alone(tmp_path, drawn_data):
     assert runs.plan(shots, "synthetic", on(tmp_path, drawn_data, seeds=3)).experiment.sweep[0][1] == tuple(range(8))
 
 
+def test_an_ensemble_has_the_seeds_that_its_list_says():
+    words = ["--config=agenet", "--apparent.examples=NShot"]
+    own, trials_ = (parse([*words, f"--sweep.{name}=0,1,2"]) for name in ("seed", "examples.trial"))
+    toy = runs.Setting(toy=True, seeds=2)
+    assert runs.with_repeats(own, toy).sweep == (("seed", (0, 1, 2)),)
+    assert runs.with_repeats(trials_, toy).sweep == (("examples.trial", (0, 1)),)
+
+
+def test_another_preparation_of_a_set_is_another_set(tmp_path, drawn_data, monkeypatch):
+    setting, folders = on(tmp_path, drawn_data), []
+    monkeypatch.setattr(runs, "is_drawn", lambda name: False)
+    for recipe in ("one", "other", "one"):
+        known = {"labels": {"identity": 1.0, "age": 1.0}, "recipe": recipe, "splits": {}}
+        monkeypatch.setattr(runs.builders, "summary", lambda name, data_dir, known=known: known)
+        folders.append(runs.plan(Run("dldl_v2_thin"), "synthetic", setting).folder(1))
+    assert folders[0] == folders[2] != folders[1]
+
+
+def test_the_command_of_a_row_says_what_was_run(tmp_path, drawn_data):
+    setting = on(tmp_path, drawn_data, seeds=3)
+    planned = runs.plan(Run("dldl_v2_thin", ("--pretrain.data=ms_celeb_1m",)), "synthetic", setting)
+    experiment = parse(list(planned.command))
+    assert experiment.sweep == (("seed", (0, 1, 2)),) and experiment.data_dir == drawn_data
+    assert [stage.data for stage in experiment.stages] == ["", ""]
+    assert "--stages=finetune" in planned._replace(numbers=(1,)).command
+
+
 def test_words_for_stages_of_other_rows_are_left_out():
     words = ("--classification.epochs=4", "--representation.epochs=2", "--image_size=32", "--clasification.epochs=1")
     assert runs.fitting(words, Run("lae")) == words
@@ -167,13 +205,44 @@ def test_a_failed_run_is_failed_and_not_tried_again(tmp_path, drawn_data, monkey
 def test_a_set_of_an_earlier_stage_may_be_missing(tmp_path, drawn_data, monkeypatch):
     trained = []
     monkeypatch.setattr(runs, "train", lambda one, words: ensure_data(one) or trained.append(one.only) or 0)
-    monkeypatch.setattr(runs, "on_drawn", lambda experiment: experiment)  # which would pretrain on drawn faces, too
+    monkeypatch.setattr(runs, "words_on", lambda run, data: run.words)
     setting, run = on(tmp_path, drawn_data), Run("dldl_v2_thin", ("--pretrain.data=ms_celeb_1m",))
     planned = runs.plan(run, "synthetic", setting)
     runs.carry_out(planned)
     assert planned.notes == ("without pretrain: ms_celeb_1m is not prepared",) and trained == [("finetune",)]
     line = found_of(Trained(run), "synthetic", dataclasses.replace(setting, data=()))
     assert line.status == "missing" and "--data=ms_celeb_1m" in line.note
+
+
+def test_a_row_without_what_it_is_called_by_is_missing(tmp_path, drawn_data, monkeypatch):
+    monkeypatch.setattr(runs, "words_on", lambda run, data: run.words)
+    setting = on(tmp_path, drawn_data)
+    imposed = Run("early_adaptation_uniform", ("--impose.data=imdb_wiki",), needs=("prior", "impose"))
+    assert "imdb_wiki is not prepared" in found_of(Trained(imposed), "synthetic", setting).note
+    for row in tables("early_adaptation")["lap"].rows:
+        assert row.fill.run.needs[0] in ("prior", "pretrain", "weights")
+    (vgg16,) = {row.fill.run for row in tables("early_adaptation")["lap"].rows if row.name == "VGG-16, N = 12"}
+    assert "weights vgg16 are not there" in found_of(Trained(vgg16), "synthetic", setting).note
+
+
+def test_whatever_goes_wrong_in_a_row_stays_there(tmp_path, drawn_data, monkeypatch, capsys):
+    def broken(fill, data, setting):
+        raise ValueError("no memory\nat all")
+
+    monkeypatch.setitem(lines.FILLS, Trained, broken)
+    line = found_of(Trained(Run("dldl_v2_thin")), "synthetic", on(tmp_path, drawn_data))
+    assert (line.status, line.note, line.command) == ("failed", "ValueError: no memory", "")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_intervals_are_not_fitted_on_what_they_are_tested_on():
+    for data, known in {"aaf": ("val", "test"), "chalearn15": None, "chalearn16": None, "morph@se_0": None}.items():
+        planned = SimpleNamespace(experiment=parse(["--config=dldl_v2_thin", f"--data={data}"]))
+        if known:
+            assert fills.held_out_and_test(planned, data) == known
+        else:
+            with pytest.raises(runs.Missing, match=f"{data} has no part beside training and test"):
+                fills.held_out_and_test(planned, data)
 
 
 def test_a_signal_stops_the_table(tmp_path, drawn_data, monkeypatch):
@@ -223,17 +292,36 @@ def test_every_trial_is_a_point_of_its_panel(tmp_path, drawn_data, monkeypatch):
 # the command
 
 
-def test_words_are_checked(capsys):
+def test_words_are_checked(tmp_path, capsys):
+    (file := tmp_path / "file").touch()
     for words, told in (
         (["--paper=dldl"], "unknown paper 'dldl'"),
-        (["--paper=dldl_v2", "--table=9"], "no table '9'"),
+        (["--paper=dldl_v2", "--table=10"], "no table '10'"),
         (["--paper=dldl_v2", "--seeds=0"], "--seeds=0"),
         (["--paper=dldl_v2", "--toy", "--data=aaf"], "--toy has data of its own"),
         (["--paper=dldl_v2", "pooling"], "'pooling' is no option"),
+        (["--paper=dldl_v2", "--sweep.seed=0,1"], "--seeds=N"),
+        (["--paper=dldl_v2", f"--json={tmp_path}"], "is a folder"),
+        (["--paper=dldl_v2", f"--runs={file}"], "is a file"),
+        (["--paper=dldl_v2", f"--runs={tmp_path}", "--finetune.epoch=3"], "--finetune.epochs"),
     ):
         assert papers.main(words) == 2
         captured = capsys.readouterr()
         assert told in captured.err and captured.err.count("\n") == 1
+
+
+def test_tables_have_the_papers_numbers_where_these_are_known():
+    def chosen(paper, number):
+        (table,) = papers._chosen(paper, number)
+        return table.name
+
+    assert [chosen("dldl_v2", n) for n in "37"] == ["attractiveness", "label_step"]
+    assert chosen("lae", "2") == "tricks" and chosen("early_adaptation", "4") == "morph_budgets"
+
+
+def test_help_runs_nothing(capsys):
+    assert papers.main(["--paper=dldl_v2", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: ")
 
 
 def test_everything_is_listed(capsys):

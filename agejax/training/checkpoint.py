@@ -5,6 +5,7 @@
 <stage>/stage.json                   written when the stage is finished: which weights to use and how to feed them
 """
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -121,8 +122,26 @@ def write_card(stage_dir: Path, description: Description, summary: dict) -> None
 
 
 def read_card(stage_dir: Path) -> dict | None:
+    """None where the stage is not finished. Raises UserError for a file that is cut short."""
     path = stage_dir / CARD
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    with _reading(stage_dir):
+        return {**json.loads(path.read_text())}
+
+
+@contextlib.contextmanager
+def _reading(stage_dir: Path):
+    """What a card lacks, as a UserError."""
+    try:
+        yield
+    except UserError:
+        raise  # it is a ValueError too, and has its own words
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{stage_dir / CARD} is not the card of a finished stage ({type(error).__name__}: {error}): it is damaged, "
+            "or of another version; give another folder, or remove the file and let the run write it again"
+        ) from None
 
 
 def find_stage(checkpoint: Path) -> Path:
@@ -139,8 +158,9 @@ def find_stage(checkpoint: Path) -> Path:
 
 def read_description(stage_dir: Path) -> Description:
     """Of a finished stage. Raises UserError where this version does not know what it holds."""
-    saved = read_card(stage_dir)["description"]
-    return Description(**{name: specs.decode(saved[name], str(stage_dir)) for name in saved if name != "type"})
+    with _reading(stage_dir):
+        saved = read_card(stage_dir)["description"]
+        return Description(**{name: specs.decode(saved[name], str(stage_dir)) for name in saved if name != "type"})
 
 
 def read_trained(checkpoint: Path) -> Description:
@@ -148,10 +168,20 @@ def read_trained(checkpoint: Path) -> Description:
     return read_description(absolute(find_stage(as_path(checkpoint))))
 
 
+def trained_on(checkpoint: Path) -> tuple[str, str]:
+    """The data set and the split that a finished stage was trained on; `train` where its card does not say."""
+    stage_dir = absolute(find_stage(as_path(checkpoint)))
+    with _reading(stage_dir):
+        saved = {"split": "train"} | (read_card(stage_dir).get("trained_on") or {})
+        return saved.get("data", read_description(stage_dir).data), saved["split"]
+
+
 def load_trained(checkpoint: Path, mesh: Mesh | None = None) -> tuple[Description, dict]:
     """(description, {"params", "batch_stats"}) of a finished stage, on every device of the mesh."""
     stage_dir = absolute(find_stage(as_path(checkpoint)))
-    description, selected = read_description(stage_dir), read_card(stage_dir)["selected"]
+    description = read_description(stage_dir)
+    with _reading(stage_dir):
+        selected = read_card(stage_dir)["selected"]
     return description, load_variables(stage_dir, description, selected, mesh or make_mesh())
 
 

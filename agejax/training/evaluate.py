@@ -139,6 +139,22 @@ def collect(batches: Iterable[dict[str, np.ndarray]]) -> Predictions:
     return Predictions(*(column[order] for column in together))
 
 
+def check_labels(label: np.ndarray, target: str, verb: str = "evaluate") -> None:
+    """Raises UserError where an example lacks the label."""
+    if missing := int((~np.isfinite(label)).sum()):
+        raise UserError(f"{missing} of {len(label)} examples have no {target}: {verb} on data that has it")
+
+
+def check_finite(predictions: Predictions, name: str = "", columns: tuple[str, ...] = ("value",)) -> None:
+    """Raises UserError where a row of these columns holds no number. name: of the checkpoint or file, to be told."""
+    finite = np.all([np.isfinite(getattr(predictions, column)) for column in columns], axis=0)
+    if broken := int((~finite).sum()):
+        raise UserError(
+            f"{name and name + ': '}{broken} of {len(finite)} predictions are not finite: the network has diverged; "
+            "leave it out, or train it again with a smaller learning rate"
+        )
+
+
 def measure(predictions: Predictions, description: Description, examples=None) -> dict:
     """`summarise` for predictions of one stage."""
     return summarise(predictions, description.objective.target, description.median_label, examples)
@@ -148,11 +164,11 @@ def summarise(predictions: Predictions, target: str, median_label: float | None,
     """The target, metrics.summarise, and the MAE of always answering the training median; None where that is not known.
 
     With `examples`, the split that was predicted, also "by_group": groups.errors_by_group. Raises UserError where an
-    example lacks the label.
+    example lacks the label, or a number for it.
     """
     label = predictions.label
-    if missing := int(np.isnan(label).sum()):
-        raise UserError(f"{missing} of {len(label)} examples have no {target}: evaluate on data that has it")
+    check_labels(label, target)
+    check_finite(predictions)
     summary = metrics.summarise(label, predictions.value, predictions.sigma, ages=target == "age")
     blind = None if median_label is None else metrics.median_baseline_mae(label, median_label)
     found = {"target": target} | summary | {"median_baseline_mae": blind}

@@ -18,6 +18,7 @@ STEPS, ITERATIONS = 5, 2000  # of the schedule, on all examples
 BATCH = 10
 ALL = {"chalearn15": 1981, "morph@caucasian_0": 4380}  # data set → examples that those iterations are for
 OTHERS = 2000  # for any other set
+TRAINED_ON_SOME = ("chalearn15",)  # of its 2,476, at most 80 %
 VERSIONS = 10
 
 
@@ -95,15 +96,17 @@ def _early_adaptation(name: str, data: str, imposed: str = "", prior: str = "age
     from agejax.training.stages import Stage
     from data_pipelines.align import Alignment
     from data_pipelines.plans import DEX as TEN
+    from data_pipelines.samplers import NShot
     from data_pipelines.schema import is_drawn
     from experiments.config import Experiment
     from experiments.configs.protocols import parts_of
 
     drawn, parts = is_drawn(data), parts_of(data)
     epochs = 10.0 if drawn else STEPS * ITERATIONS * BATCH / ALL.get(data, OTHERS)
+    some = {"examples": NShot(ALL[data])} if data in TRAINED_ON_SOME else {}
     finetune = Stage(
         "finetune", DEX(), take="all" if prior == "ages" else "trunk", train_split=parts.train,
-        validation_split=parts.validation, **_learning(drawn, 1e-4, epochs, STEPS),
+        validation_split=parts.validation, **some, **_learning(drawn, 1e-4, epochs, STEPS),
     )  # fmt: skip
     before = (*_prior(prior, drawn), *_imposition(imposed, data, drawn))
     model, size = (VGG(0.25), 48) if drawn else (VGG(1.0, "fc", norm=False, bias=True), 224)

@@ -4,15 +4,22 @@ Published numbers of the first table are those of the Facial-Age-Estimation-Benc
 ResNet-50 at 256 px, five splits of 60/20/20; of CLAP2016 (chalearn16 here) and CACD2000 the official one.
 """
 
+import re
+
 from data_pipelines.samplers import trials
 from data_pipelines.schema import is_drawn
+from experiments.tables.dldl_v2 import FACES
 from experiments.tables.kinds import Before, Conformal, Number, OfGroup, Row, Run, Table, Tested, Trained
 
 BENCHMARK_SETS = ("agedb", "afad", "cacd2000", "chalearn16", "morph@se_0", "utkface")
 CROSS_SETS = ("morph@se_0", "agedb", "cacd2000", "utkface", "aaf")
-TAIL = "lae_strong"
+TAIL, WHOLE = "lae_strong", Run("dldl_v2_thin", FACES)
 SHOTS, DRAWN_SHOTS, FEW_SETS = (3, 6, 12, 24, 49, 99, 198, 396, 990), (3, 12, 49, 198), ("morph@se_0",)
-GROUPS_NAMED = {"gender": ("female", "male"), "ethnicity": ("Black", "White", "Asian", "Hispanic", "Other")}
+GENDERS, ETHNICITIES = ("female", "male"), ("Black", "White", "Asian", "Hispanic", "Other")
+ETHNICITIES_OF = {  # data set → as it names them; none of others but manifest, which may name any
+    "morph": (*ETHNICITIES, "American Indian"), "utkface": ("Black", "White", "Asian", "Indian", "Other"),
+    "appa_real": ETHNICITIES, "manifest": ETHNICITIES,
+}  # fmt: skip
 BANDS = tuple(f"mae {band}" for band in ("0-10", "11-20", "21-30", "31-40", "41-50", "51-60", "61-70", "71+"))
 
 
@@ -49,7 +56,7 @@ LOSSES = Table(
 PROTOCOLS = Table(
     "protocols", "the same people in training and test, and not", ("morph@rs_0", "morph@se_0"), ("mae", "cs5"),
     (
-        Row("ThinAgeNet", Trained(Run("dldl_v2_thin")), (Number("morph@rs_0", "mae", 1.969),)),
+        Row("ThinAgeNet", Trained(Run("dldl_v2_thin", FACES)), (Number("morph@rs_0", "mae", 1.969),)),
         Row("ResNet-50", Trained(Run("benchmark")), (Number("morph@se_0", "mae", 2.82),)),
     ),
     toy=("synthetic@by_image", "synthetic"), source="DLDL-v2; README of the Facial-Age-Estimation-Benchmark",
@@ -86,8 +93,8 @@ LONG_TAIL = Table(
 def few_shots(sets: tuple[str, ...]) -> Table:
     """ThinAgeNet, its faces known, fine-tuned on N examples."""
     sizes = DRAWN_SHOTS if is_drawn(sets[0]) else SHOTS
-    start = Row("N = 0", Before(Run("dldl_v2_thin")))
-    tuned = (Row(f"N = {n}", Trained(Run("dldl_v2_thin", _few(n)))) for n in sizes)
+    start = Row("N = 0", Before(Run("dldl_v2_thin", FACES)))
+    tuned = (Row(f"N = {n}", Trained(Run("dldl_v2_thin", (*FACES, *_few(n))))) for n in sizes)
     return Table("few_shots", "fine-tuning on N examples", sets, ("mae",), (start, *tuned), made_of=few_shots)
 
 
@@ -99,19 +106,17 @@ def _few(n: int) -> tuple[str, ...]:
 
 INTERVALS = Table(
     "intervals", "split-conformal age intervals", ("morph",), ("coverage", "width"),
-    tuple(Row(f"stated {100 * c:g} %", Conformal(Run("dldl_v2_thin"), c)) for c in (0.8, 0.9, 0.95)),
+    tuple(Row(f"stated {100 * c:g} %", Conformal(WHOLE, c)) for c in (0.8, 0.9, 0.95)),
 )  # fmt: skip
 
-GROUPS = Table(
-    "groups", "error by group", ("morph",), ("mae", "cs5"),
-    (
-        Row("everybody", Trained(Run("dldl_v2_thin"))),
-        *(
-            Row(group, OfGroup(Run("dldl_v2_thin"), column, group))
-            for column, groups in GROUPS_NAMED.items()
-            for group in groups
-        ),
-    ),
-)  # fmt: skip
 
-TABLES = (LOSSES, PROTOCOLS, cross(CROSS_SETS), LONG_TAIL, few_shots(FEW_SETS), INTERVALS, GROUPS)
+def groups(sets: tuple[str, ...]) -> Table:
+    """Genders, and the ethnicities that the sets name."""
+    known = dict.fromkeys(name for data in sets for name in ETHNICITIES_OF.get(re.split("[@/]", data)[0], ()))
+    columns = {"gender": GENDERS, "ethnicity": tuple(known)}
+    of_groups = (Row(group, OfGroup(WHOLE, column, group)) for column, some in columns.items() for group in some)
+    rows = (Row("everybody", Trained(WHOLE)), *of_groups)
+    return Table("groups", "error by group", sets, ("mae", "cs5"), rows, made_of=groups)
+
+
+TABLES = (LOSSES, PROTOCOLS, cross(CROSS_SETS), LONG_TAIL, few_shots(FEW_SETS), INTERVALS, groups(("morph",)))

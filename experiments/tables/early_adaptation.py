@@ -42,7 +42,7 @@ def repeats(n: int, data: str) -> int:
 
 def _run(model: str, *words: str) -> Run:
     config, weights, instead_of = MODELS[model]
-    return Run(config, words, weights, instead_of)
+    return Run(config, words, weights, instead_of, needs=(instead_of or "weights", "impose"))
 
 
 def _tuned(model: str, n: int, data: str, *words: str) -> Before | Trained:

@@ -10,12 +10,13 @@ from agejax import calibrate, saliency
 from agejax.training import checkpoint
 from agejax.training.sharding import make_mesh
 from data_pipelines import builders
+from data_pipelines.errors import UserError
 from experiments import figures
 from experiments.results import RESULTS
 from experiments.saved import read_predictions
 from experiments.tables import beyond, dldl_v2, fills
 from experiments.tables.kinds import Table
-from experiments.tables.runs import Missing, Planned, Setting, plan
+from experiments.tables.runs import Planned, Setting, plan
 
 NOT_DRAWN = '<p class="muted">Not drawn: {}</p>'
 NOT_RUN = NOT_DRAWN.format("{} has not run on {} in this setting.")
@@ -27,7 +28,7 @@ def drawn(table: Table, setting: Setting) -> str:
         return ""
     try:
         return FIGURES[table.name](table, table.data[0], setting)
-    except Missing as error:
+    except UserError as error:
         return NOT_DRAWN.format(escape(str(error)))
 
 
@@ -64,12 +65,12 @@ def of_few_examples(table: Table, data: str, setting: Setting) -> str:
 def of_intervals(table: Table, data: str, setting: Setting) -> str:
     """Width and coverage of 90 % intervals by age."""
     planned = plan(beyond.INTERVALS.rows[1].fill.run, data, setting)
+    splits = fills.held_out_and_test(planned, data)
     if (trial := _first(planned)) is None:
         return NOT_RUN.format("ThinAgeNet", data)
-    objective, splits = planned.experiment.stages[-1].objective, ("val", "test")
+    objective = planned.experiment.stages[-1].objective
     held_out, test = (fills.saved(trial / fills.named(data, split), objective.target) for split in splits)
-    known = {"width": calibrate.usual_width(objective), "grid": objective.grid, "target": objective.target}
-    calibration = calibrate.fit(held_out, (0.9,), data=data, split="val", **known)
+    calibration = calibrate.fit(held_out, (0.9,), data=data, split=splits[0], **fills.of_intervals(objective))
     return figures.intervals_by_age(calibration, "0.9", calibrate.measure(calibration, test)["0.9"])
 
 

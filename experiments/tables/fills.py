@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from agejax import calibrate, mixtures, two_stage
+from agejax.metrics import interval_over_trials
 from agejax.models.network import BACKBONES, init_variables, make_network
 from agejax.objectives import JointLabelDistribution
 from agejax.parameters import count
@@ -21,16 +22,18 @@ from agejax.training.evaluate import Predictions
 from agejax.training.sharding import make_mesh
 from agejax.training.stages import start_variables
 from data_pipelines import builders
+from data_pipelines.errors import UserError
 from experiments import feeding
 from experiments.check import describe
+from experiments.configs.protocols import parts_of
 from experiments.handover import load_before, take_over
 from experiments.results import RESULTS
 from experiments.saved import read_json, read_predictions
 from experiments.tables.kinds import Before, Conformal, Fused, Network, OfGroup, Tested, Trained, TwoStage
 from experiments.tables.measures import Answers, Measured, measured, spread_over
-from experiments.tables.runs import Missing, Planned, Setting, carry_out, plan
+from experiments.tables.runs import Missing, Planned, Setting, carry_out, check_prepared, plan
 
-FORWARD_IMAGES, FORWARD_PASSES = 32, 20  # as the authors of DLDL-v2 time it
+FORWARD_IMAGES, FORWARD_PASSES = 32, 20  # as the authors of DLDL-v2 time it; they give the mean, this the median
 FORWARD_PIXELS, TOY_PIXELS = 224, 64
 SAVED, BEFORE = "predictions.csv", "before.csv"
 
@@ -49,17 +52,21 @@ class Filled(NamedTuple):
 def trained(fill: Trained, data: str, setting: Setting) -> Filled:
     planned = plan(fill.run, data, setting)
     folder = carry_out(planned)
-    return _filled(answers(folder, fill.values), planned, folder)
+    return _filled(_some(answers(folder, fill.values), folder), planned, folder)
 
 
 def fused(fill: Fused, data: str, setting: Setting) -> Filled:
-    """The mean over all trials of all runs: an ensemble as large as the list says."""
-    every = [plan(run, data, setting) for run in fill.runs]
-    found = [answers(carry_out(planned)) for planned in every]
+    """The mean over all trials of all runs; of a run without a sweep of its own the first: as many as the list says."""
+    every, found = [plan(run, data, setting) for run in fill.runs], []
+    for run, planned in zip(fill.runs, every):
+        own = any(word.startswith("--sweep.") for word in run.words)
+        first = () if own or not planned.experiment.sweep else (("seed", planned.experiment.seed),)
+        folder = carry_out(planned)
+        found.append(_some(answers(folder, first), folder))
     predicted = np.concatenate([one.predicted for one in found])
     notes = tuple(dict.fromkeys(note for planned in every for note in planned.notes))
     together = found[0]._replace(predicted=mixtures.mean(predicted)[None], lost=sum(one.lost for one in found))
-    return Filled(partial(measured, together), None, (f"{len(predicted)} networks", *notes))
+    return Filled(partial(measured, together), None, (f"{len(predicted)} networks", *_lost(together), *notes))
 
 
 def before(fill: Before, data: str, setting: Setting) -> Filled:
@@ -76,32 +83,53 @@ def before(fill: Before, data: str, setting: Setting) -> Filled:
 
 def tested(fill: Tested, data: str, setting: Setting) -> Filled:
     """Every trial's weights on the test split of another set."""
+    check_prepared(fill.data, setting)
     planned = plan(fill.run, data, setting)
-    folder = carry_out(planned)
-    return _filled(_answers(_predicted(planned, folder, fill.data, "test"), _target(planned)), planned, folder)
+    folder, split = carry_out(planned), parts_of(fill.data).test
+    found = _answers(_predicted(planned, folder, fill.data, split), _target(planned))
+    return _filled(_some(found, folder), planned, folder)
 
 
 def conformal(fill: Conformal, data: str, setting: Setting) -> Filled:
-    """How many labels of the test split the intervals hold, in %, and their mean width; over trials the mean."""
+    """How many labels of the test split the intervals hold, in %, and their mean width; over trials the mean.
+
+    Raises Missing where the set has no part to fit them on.
+    """
     planned = plan(fill.run, data, setting)
+    splits = held_out_and_test(planned, data)
     folder, objective = carry_out(planned), planned.experiment.stages[-1].objective
-    validation, test = planned.experiment.stages[-1].validation_split, planned.experiment.test_split
-    found = []
-    for paths in zip(*(_predicted(planned, folder, data, split) for split in (validation, test))):
-        held_out, tested_on = (saved(path, objective.target) for path in paths)
-        known = {"width": calibrate.usual_width(objective), "grid": objective.grid, "target": objective.target}
-        calibration = calibrate.fit(held_out, (fill.coverage,), **known)
-        found += calibrate.measure(calibration, tested_on).values()
-    return Filled(partial(_of_intervals, found), folder, planned.notes, planned.words)
+    inside, widths = [], []
+    for paths in zip(*(_predicted(planned, folder, data, split) for split in splits)):
+        held_out, test = (saved(path, objective.target) for path in paths)
+        calibration = calibrate.fit(held_out, (fill.coverage,), **of_intervals(objective))
+        (coverage,) = calibration.quantiles
+        low, high = calibration.interval(test.value, test.spread, coverage)
+        inside.append((low <= test.label) & (test.label <= high))
+        widths.append(high - low)
+    if not inside:
+        raise UserError(f"all trials of {folder} diverged")
+    each_TxN = {"coverage": 100.0 * np.array(inside), "width": np.array(widths)}
+    return Filled(lambda metric: _mean(each_TxN[metric]), folder, planned.notes, planned.command)
 
 
-def _of_intervals(found: list[dict], metric: str) -> Measured:
-    share, width = (np.array([one[name] for one in found]) for name in ("share", "mean_width"))
-    values, bounds = {
-        "coverage": (100 * share, [100 * bound for bound in calibrate.wilson(share.mean(), found[0]["n"])]),
-        "width": (width, np.mean([one["mean_width_interval"] for one in found], axis=0)),
-    }[metric]
-    return Measured(float(values.mean()), tuple(map(float, bounds)), spread_over(values), len(found))
+def held_out_and_test(planned: Planned, data: str) -> tuple[str, str]:
+    """The splits that intervals are fitted and tested on. Raises Missing where they are not two."""
+    held_out, test = planned.experiment.stages[-1].validation_split, planned.experiment.test_split
+    if not held_out or calibrate.in_common((data, held_out), (data, test)):
+        raise Missing(f"{data} has no part beside training and test that intervals could be fitted on")
+    return held_out, test
+
+
+def of_intervals(objective) -> dict:
+    """Options of calibrate.fit that the label gives."""
+    return {"width": calibrate.usual_width(objective), "grid": objective.grid, "target": objective.target}
+
+
+def _mean(each_TxN: np.ndarray) -> Measured:
+    """Over examples, and over trials."""
+    means = each_TxN.mean(axis=1)
+    interval = interval_over_trials(lambda label, one, sigma: one.mean(), np.zeros(each_TxN.shape[1]), each_TxN)
+    return Measured(float(means.mean()), interval, spread_over(means), len(means))
 
 
 def of_group(fill: OfGroup, data: str, setting: Setting) -> Filled:
@@ -112,7 +140,7 @@ def of_group(fill: OfGroup, data: str, setting: Setting) -> Filled:
     if not members.any():
         raise Missing(f"{data} names nobody {fill.group} in its {planned.experiment.test_split} split")
     folder = carry_out(planned)
-    every = answers(folder)
+    every = _some(answers(folder), folder)
     some = every._replace(label=every.label[members], sigma=every.sigma[members], predicted=every.predicted[:, members])
     return _filled(some, planned, folder)
 
@@ -123,9 +151,7 @@ def of_two_stages(fill: TwoStage, data: str, setting: Setting) -> Filled:
     folder = planned.folder(len(planned.experiment.stages) - 1)
     path = folder / f"{fill.features}-{fill.learner}.csv"
     if not path.exists():
-        trunk = (
-            _start(planned, carry_out(planned, len(planned.experiment.stages) - 2)) if fill.features == "cnn" else None
-        )
+        trunk = _trunk(planned) if fill.features == "cnn" else None
         experiment, stage = planned.experiment, planned.experiment.stages[-1]
         train, test = (
             builders.open_split(experiment.data, experiment.data_dir, split)
@@ -136,6 +162,14 @@ def of_two_stages(fill: TwoStage, data: str, setting: Setting) -> Filled:
         )
         _write(path, test, found, stage.objective.target)
     return _filled(_answers([path], _target(planned)), planned, folder)
+
+
+def _trunk(planned: Planned) -> tuple[checkpoint.Description, dict]:
+    """What the last stage would start from. Raises Missing where that is nothing."""
+    source = carry_out(planned, len(planned.experiment.stages) - 2)
+    if source is None:
+        raise Missing("; ".join(("features of a network that knows nothing", *planned.notes)))
+    return _start(planned, source)
 
 
 def network(fill: Network, data: str, setting: Setting) -> Filled:
@@ -183,9 +217,19 @@ def _answers(paths: list[Path], target: str) -> Answers:
     return Answers(read[0]["label"], read[0]["sigma"], np.stack([one["predicted"] for one in read]))
 
 
+def _some(found: Answers, folder: Path) -> Answers:
+    """Checked: raises UserError where all trainings diverged."""
+    if not len(found.predicted):
+        raise UserError(f"all {found.lost} trials of {folder} diverged" if found.lost else f"no such trial in {folder}")
+    return found
+
+
+def _lost(found: Answers) -> list[str]:
+    return [f"{found.lost} trials diverged"] if found.lost else []
+
+
 def _filled(found: Answers, planned: Planned, folder: Path) -> Filled:
-    notes = (*planned.notes, *([f"{found.lost} trials diverged"] if found.lost else []))
-    return Filled(partial(measured, found), folder, notes, planned.words)
+    return Filled(partial(measured, found), folder, (*planned.notes, *_lost(found)), planned.command)
 
 
 def _start(planned: Planned, source: Path | None) -> tuple[checkpoint.Description, dict]:

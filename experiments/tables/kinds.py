@@ -16,6 +16,8 @@ class Run:
     """Name of the published weights that the first stage starts from, as "dex"; empty: random ones."""
     instead_of: str = ""
     """Name of the stage whose work these weights are: it is trained here where they are not at hand."""
+    needs: tuple[str, ...] = ()
+    """Without which the row would not be what it is called: a stage's name, or "weights"."""
 
 
 @dataclass(frozen=True)

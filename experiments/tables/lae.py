@@ -15,7 +15,7 @@ TRICKS = Table(
     (
         Row("baseline", Trained(Run("lae_baseline", weights="resnet18"))),
         Row("+ architecture", Trained(Run("lae_architecture", weights="efficientnet_v2_m")), numbers(MIVIA, mae=1.93)),
-        Row("+ pre-training", Trained(Run("lae_pretraining")), numbers(MIVIA, mae=1.78)),
+        Row("+ pre-training", Trained(Run("lae_pretraining", needs=("pretrain",))), numbers(MIVIA, mae=1.78)),
         Row("+ augmentation", Trained(Run("lae_augmentation", weights="resnet18")), numbers(MIVIA, mae=1.85)),
         Row("strong baseline", Trained(Run("lae_strong")), numbers(MIVIA, mae=1.71, sigma=1.11, aar=7.18)),
         Row("LAE", Trained(Run("lae"))),

@@ -1,6 +1,7 @@
 """A table carried out: one line for each row, data set and metric, published number and measured one side by side."""
 
 import dataclasses
+import traceback
 from collections.abc import Iterator
 
 from data_pipelines import builders
@@ -9,7 +10,7 @@ from experiments.check import shared_faces
 from experiments.tables.fills import FILLS, Filled
 from experiments.tables.kinds import Elsewhere, Number, Row, Table
 from experiments.tables.measures import Measured
-from experiments.tables.runs import Missing, Setting
+from experiments.tables.runs import Missing, Setting, Stopped
 
 MEASURED, MISSING, FAILED, PUBLISHED = "measured", "missing", "failed", "published"
 
@@ -31,7 +32,7 @@ class Line:
     """Over seeds or trials."""
     seeds: int
     data: str
-    """The data set that was measured on."""
+    """The row's data set: trained and tested on, where the row does not name another test."""
     status: str
     """measured, missing, failed; published: others' work."""
     note: str
@@ -56,25 +57,34 @@ def _published(table: Table, row: Row) -> list[Line]:
 
 
 def _lines(table: Table, row: Row, data: str, setting: Setting) -> list[Line]:
-    found, status, note = None, MEASURED, ""
+    """A row that fails, however it does, leaves the others as they are."""
+    found, numbers, status, note = None, {}, MEASURED, ""
     try:
         found = FILLS[type(row.fill)](row.fill, data, setting)
+        numbers = {metric: found.number(metric) for metric in table.metrics}
         note = "; ".join(filter(None, (*found.notes, found.words and _shared(data, setting))))
     except Missing as error:
         status, note = MISSING, str(error)
     except UserError as error:
         status, note = FAILED, str(error)
-    return [_line(table, row, data, metric, found, status, note) for metric in table.metrics]
+    except Stopped:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        status, note = FAILED, f"{type(error).__name__}: {error}".partition("\n")[0]
+    command = _command(found) if status == MEASURED else ""
+    return [_line(table, row, data, metric, numbers.get(metric), status, note, command) for metric in table.metrics]
 
 
-def _line(table: Table, row: Row, data: str, metric: str, found: Filled | None, status: str, note: str) -> Line:
-    number, published = found.number(metric) if found else None, _nearest(row.published, data, metric)
-    value = number or Measured(None, None, None, 0)
-    if found and number is None:
+def _line(
+    table: Table, row: Row, data: str, metric: str, number: Measured | None, status: str, note: str, command: str
+) -> Line:
+    published, value = _nearest(row.published, data, metric), number or Measured(None, None, None, 0)
+    if status == MEASURED and number is None:
         note = "; ".join(filter(None, (note, "not defined here")))
     return Line(
         table.name, row.name, metric, published and published.value, published.data if published else "",
-        value.value, value.interval, value.sd, value.trials, data, status, note, _command(found),
+        value.value, value.interval, value.sd, value.trials, data, status, note, command,
     )  # fmt: skip
 
 

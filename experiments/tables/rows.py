@@ -1,13 +1,12 @@
 """All tables by name, and the run of one row: find("dldl_v2/pooling/gap")."""
 
-import dataclasses
 import difflib
 import re
 
 from data_pipelines.errors import UserError
 from data_pipelines.schema import is_drawn
 from experiments.tables import agenet, beyond, dldl_v2, early_adaptation, lae
-from experiments.tables.kinds import Row, Run, Table
+from experiments.tables.kinds import Before, Row, Run, Table, TwoStage
 
 PAPERS = {module.__name__.rpartition(".")[2]: module for module in (dldl_v2, agenet, lae, early_adaptation, beyond)}
 """Each has TABLES, and a docstring that names the paper."""
@@ -33,8 +32,8 @@ def rows() -> dict[str, Row]:
 
 
 def run_of(row: Row) -> Run | None:
-    """The run that fills the row; None where it takes several or none."""
-    return getattr(row.fill, "run", None)
+    """The run that the row is measured on; None where it takes several, a part of one, or none."""
+    return None if isinstance(row.fill, Before | TwoStage) else getattr(row.fill, "run", None)
 
 
 def find(name: str) -> Run:
@@ -50,9 +49,8 @@ def find(name: str) -> Run:
     return run
 
 
-def on_drawn(experiment):
-    """Drawn faces for every stage, where the run is on drawn faces."""
-    if not is_drawn(experiment.data):
-        return experiment
-    stages = [dataclasses.replace(s, data=s.data if is_drawn(s.data) else "") for s in experiment.stages]
-    return dataclasses.replace(experiment, stages=tuple(stages))
+def words_on(run: Run, data: str) -> tuple[str, ...]:
+    """The run's words; on drawn faces without the other sets that its stages have."""
+    others = re.compile(r"--\w+\.data=(.*)")
+    drawn = is_drawn(data)
+    return tuple(word for word in run.words if not (drawn and (set_ := others.match(word)) and not is_drawn(set_[1])))

@@ -20,18 +20,16 @@ from data_pipelines import builders
 from data_pipelines.errors import DataError, UserError
 from data_pipelines.schema import is_drawn
 from experiments.build import run as train
+from experiments.check import chosen_on_test
 from experiments.command_line import parse
-from experiments.config import FREE_TO_CHANGE, Experiment
+from experiments.config import FREE_TO_CHANGE, NOT_YET, Experiment
 from experiments.configs import CONFIGS
 from experiments.configs.toy import TOY
-from experiments.results import REPEATS, RESULTS
+from experiments.results import REPEATS, RESULTS, TRIAL
 from experiments.tables.kinds import Run
-from experiments.tables.rows import on_drawn
+from experiments.tables.rows import words_on
 
-NOT_YET = (  # what decides nothing before the last stage
-    *("name", "data", "stages", "init", "sweep", "validate_epochs", "eval_batch_size"),
-    *("test_split", "test_versions", "test_augmentation"),
-)
+TOLD = {"identity": "identities", "age": "ages"}
 TOY_FACES = {"synthetic": 960, "synthetic/mugshot": 960}
 
 
@@ -74,37 +72,79 @@ class Planned(NamedTuple):
     """In what it differs from the row's run."""
     setting: Setting
     words: tuple[str, ...]
-    """What run.py would be given."""
+    """What run.py would be given for all stages."""
 
     def folder(self, number: int) -> Path:
         """Of the stage: its name, and a digest of what decides its weights (of the last: its test, too)."""
         digest = hashlib.sha256(json.dumps(self._decides(number), sort_keys=True).encode()).hexdigest()
         return self.setting.folder / f"{self.experiment.stages[number].name}-{digest[:10]}"
 
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What run.py would be given for the same, without what is left out here."""
+        stages = [self.experiment.stages[number].name for number in self.numbers]
+        fewer = [f"--stages={','.join(stages)}"] if len(stages) < len(self.experiment.stages) else []
+        return (*self.words, *fewer, *([f"--init={self.init}"] if self.init else []))
+
     def _decides(self, number: int) -> dict:
         known, last = specs.encode(self.experiment), len(self.experiment.stages) - 1
-        left_out = {*FREE_TO_CHANGE, *(("name", "stages") if number == last else NOT_YET)}
+        early = () if number == last else NOT_YET
+        if self.experiment.select == "best":  # by validation
+            early = tuple(name for name in early if name != "validate_epochs")
+        left_out = {*FREE_TO_CHANGE, "stages", "init", *early}
         stages = [self._stage(i) for i in self.numbers if i <= number]
-        start = str(self.init.resolve()) if self.init else ""
-        return {k: v for k, v in known.items() if k not in left_out} | {"start": start, "trained": stages}
+        return {k: v for k, v in known.items() if k not in left_out} | {"start": _card(self.init), "trained": stages}
 
     def _stage(self, number: int) -> list:
         stage = self.experiment.stages[number]
-        return [number, specs.encode(stage) | {"data": stage.data or self.experiment.data}]
+        name = stage.data or self.experiment.data
+        prepared = "" if is_drawn(name) else builders.summary(name, self.setting.data_dir)
+        return [number, specs.encode(stage) | {"data": name, "prepared": prepared}]
+
+
+def _card(init: Path | None) -> str:
+    """Which weights these are: where they lie, and what is known of them."""
+    if init is None:
+        return ""
+    folder = checkpoint.find_stage(init)
+    return f"{folder.resolve()} {json.dumps(checkpoint.read_card(folder), sort_keys=True)}"
 
 
 def plan(run: Run, data: str, setting: Setting) -> Planned:
     """Who trains on what, from which weights. Raises Missing, and UserError for words that do not fit."""
     if not is_drawn(data):
-        _check_prepared(data, setting)
-    extra = (*(TOY[run.config] if setting.toy else ()), *fitting(setting.words, run))
-    words = (f"--config={run.config}", f"--data={data}", *run.words, *extra)
-    experiment = with_repeats(on_drawn(parse(list(words))), setting)
+        check_prepared(data, setting)
+    words = words_of(run, data, setting)
+    experiment = with_repeats(parse(list(words)), setting)
     experiment = dataclasses.replace(experiment, data_dir=setting.data_dir, compile_cache=setting.folder / "compiled")
     init, notes, given = start(run, setting)
     numbers = [i for i, stage in enumerate(experiment.stages) if not _replaced(stage, run, given)]
-    at_hand = [i for i in numbers if not (why := _lacking(experiment, i, setting)) or notes.append(why)]
+    at_hand = [i for i in numbers if not (why := _lacking(experiment, i, run, setting)) or notes.append(why)]
+    if why := chosen_on_test(experiment):
+        notes.append(why)
+    swept = (f"--sweep.{name}={','.join(map(str, values))}" for name, values in experiment.sweep)
+    words = (*(word for word in words if not word.startswith("--sweep.")), *swept, f"--data_dir={setting.data_dir}")
     return Planned(experiment, tuple(at_hand), init, tuple(notes), setting, words)
+
+
+def words_of(run: Run, data: str, setting: Setting) -> tuple[str, ...]:
+    """The row's, the toy's, the user's."""
+    toy = TOY[run.config] if setting.toy else ()
+    return (f"--config={run.config}", f"--data={data}", *words_on(run, data), *toy, *fitting(setting.words, run))
+
+
+def check_words(every: list[Run], setting: Setting) -> None:
+    """Raises UserError where the user's words fit no row at all."""
+    errors = []
+    for run in {run.config: run for run in every}.values():
+        try:
+            parse(list(words_of(run, "synthetic", setting)))
+        except UserError as error:
+            errors.append(error)
+        else:
+            return
+    if errors:
+        raise errors[0]
 
 
 def fitting(words: tuple[str, ...], run: Run) -> tuple[str, ...]:
@@ -114,7 +154,7 @@ def fitting(words: tuple[str, ...], run: Run) -> tuple[str, ...]:
     return tuple(word for word in words if word.removeprefix("--").partition(".")[0] not in others)
 
 
-def _check_prepared(data: str, setting: Setting) -> None:
+def check_prepared(data: str, setting: Setting) -> None:
     try:
         builders.splits(data, setting.data_dir)
     except DataError as error:
@@ -125,7 +165,7 @@ def with_repeats(experiment: Experiment, setting: Setting) -> Experiment:
     """Seeds of the last stage, where the row does not repeat itself; fewer of the row's own trials in --toy."""
     sweep = experiment.sweep
     if setting.toy:
-        sweep = tuple((name, values[: setting.seeds] if name in REPEATS else values) for name, values in sweep)
+        sweep = tuple((name, values[: setting.seeds] if name == TRIAL else values) for name, values in sweep)
     if setting.seeds > 1 and not any(name in REPEATS for name, _ in sweep):
         sweep = (*sweep, ("seed", tuple(range(setting.seeds))))
     return dataclasses.replace(experiment, sweep=sweep)
@@ -142,7 +182,7 @@ def start(run: Run, setting: Setting) -> tuple[Path | None, list[str], bool]:
         return place, [], True
     if run.instead_of:
         return None, [f"{run.weights}: trained here" + ("" if setting.toy else f", as {place} is not there")], False
-    if setting.toy or setting.data:
+    if setting.toy or (setting.data and "weights" not in run.needs):
         return None, ["starts from random weights" + ("" if setting.toy else f", as {place} is not there")], False
     raise Missing(f"weights {run.weights} are not there: python -m agejax convert FILE {place}")
 
@@ -152,21 +192,25 @@ def _replaced(stage: Stage, run: Run, given: bool) -> bool:
     return given and (stage.name == run.instead_of or stage.objective.target == "identity")
 
 
-def _lacking(experiment: Experiment, number: int, setting: Setting) -> str:
-    """Why a stage before the last cannot be trained, "" where it can. Raises Missing where it must be."""
+def _lacking(experiment: Experiment, number: int, run: Run, setting: Setting) -> str:
+    """Why a stage before the last cannot be trained, "" where it can. Raises Missing where it must be.
+
+    On sets of the user's own, stages that do not make the row what it is may be left out.
+    """
     stage = experiment.stages[number]
-    name = stage.data or experiment.data
+    name, target = stage.data or experiment.data, stage.objective.target
     if is_drawn(name):
         return ""
     try:
-        labelled = builders.summary(name, setting.data_dir)["labels"][stage.objective.target]
+        labelled = builders.summary(name, setting.data_dir)["labels"][target]
+        why = short = f"{name} has no {TOLD.get(target, target)}"
     except DataError as error:
-        if setting.data and number < len(experiment.stages) - 1:
-            return f"without {stage.name}: {name} is not prepared"
-        raise Missing(str(error)) from None
-    if labelled < 1 and stage.objective.target == "identity":
-        return f"without {stage.name}: {name} has no identities"
-    return ""
+        labelled, why, short = 0, str(error), f"{name} is not prepared"
+    if labelled:
+        return ""
+    if setting.data and number < len(experiment.stages) - 1 and stage.name not in run.needs:
+        return f"without {stage.name}: {short}"
+    raise Missing(why)
 
 
 FAILED: dict[Path, str] = {}  # in this process: what failed for one row is not tried for the next
@@ -199,9 +243,9 @@ def _train(planned: Planned, number: int, folder: Path, init: Path | None) -> No
     words = [*planned.words, f"--stages={stage}", *([f"--init={init}"] if init else []), f"--workdir={folder}"]
     try:
         code = train(one, words)
-    except UserError as error:
-        FAILED[folder] = str(error)
-        raise UserError(FAILED[folder]) from None
+    except Exception as error:
+        FAILED[folder] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise
     finally:
         jax.clear_caches()  # hundreds of runs in one process; compiled programs are kept on disk
     if code >= 128:
