@@ -1,13 +1,16 @@
 """One stage trained many times from the command line: as the single runs, resumed, tested, shown."""
 
 import csv
+import itertools
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
 import tiny
 
+from agejax import metrics
 from agejax.training import checkpoint
 from agejax.training.sharding import make_mesh
 from experiments.command_line import parse
@@ -19,6 +22,7 @@ STAGE = ("--pretrain.batch_size=16", "--pretrain.epochs=0.1", "--finetune.batch_
 FEW = ("--finetune.examples=NShot", "--finetune.examples.n=12", "--finetune.augmentation.degrade=1")
 FEED = "--feed=resident"  # as the trials have it
 SWEEP = ("--sweep.objective.lambda_=0,2", "--sweep.seed=3,4")
+BEST = ("--select=best", "--validate_epochs=0.67", "--stages=finetune")  # looks at every step of 1.5 an epoch
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,35 @@ def test_a_sweep_that_was_stopped_goes_on(swept, tmp_path, capsys):
     assert main([*words, *SWEEP, f"--workdir={tmp_path / 'again'}"]) == 0
     assert "goes on at step 3 of 3" in capsys.readouterr().out
     assert read(tmp_path / "again")["trials"] == read(folder)["trials"]
+
+
+def test_a_trial_hands_on_the_best_as_the_run_of_its_own_options_even_if_killed_between(drawn_data, tmp_path):
+    words = (*STAGE, *FEW, *BEST, "--finetune.epochs=6", "--finetune.optimizer.learning_rate=0.03")  # 9 steps
+    together = tiny.words(drawn_data, tmp_path / "sweep", *words, "--sweep.seed=3,6")
+    calls = itertools.count(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.sweeps.vectorised.LOOKS", 3)  # every third step, were it for the last one alone
+        killed = types.SimpleNamespace(mae=lambda *pair: metrics.mae(*pair) / (next(calls) != 16))
+        patch.setattr("experiments.sweeps.vectorised.metrics", killed)
+        with pytest.raises(ZeroDivisionError):  # at the look of step 8; step 6 is saved
+            main(together)
+        assert main(together) == 0
+    bests = []
+    for number, seed in enumerate((3, 6)):
+        alone = tmp_path / str(number)
+        assert main(tiny.words(drawn_data, alone, *words, FEED, f"--seed={seed}")) == 0
+        folder = tmp_path / "sweep/finetune/trials" / f"{number:03d}"
+        mine, other = (checkpoint.read_card(path) for path in (folder, alone / "finetune"))
+        assert mine["selected"] == other["selected"] == "best"
+        assert mine["best"] == pytest.approx(other["best"]) and mine["validation"] == pytest.approx(other["validation"])
+        np.testing.assert_allclose(*(predicted(path) for path in (folder, alone)), rtol=1e-4)
+        bests.append(mine["best"]["step"])
+    assert bests == [9, 2], "one after the kill, and one before the save, where the last alone would not be looked at"
+
+
+def predicted(folder):
+    with (folder / "predictions.csv").open() as file:
+        return [float(line["predicted"]) for line in csv.DictReader(file)]
 
 
 def test_a_workdir_with_another_sweep_is_left_alone(swept, tmp_path, capsys):
@@ -159,6 +192,19 @@ def test_trials_that_diverge_are_counted_shown_and_left_out(drawn_data, tmp_path
     assert "NaN" not in (tmp_path / "run" / "results.json").read_text()
 
 
+def test_a_trial_that_was_good_before_it_diverged_has_diverged(drawn_data, tmp_path, monkeypatch):
+    """A run of it alone would have stopped without a result."""
+    calls = itertools.count(1)  # two trials at each of three steps, then the tests of both
+    monkeypatch.setattr("experiments.sweeps.vectorised.is_whole", lambda _: next(calls) not in (6, 8))
+    assert main(tiny.words(drawn_data, tmp_path / "run", *STAGE, *FEW, *BEST, "--sweep.seed=3,4")) == 0
+    good, lost = read(tmp_path / "run")["trials"]
+    assert (good["status"], lost["status"], lost["validation"]) == ("finished", "diverged", None)
+    cards = [checkpoint.read_card(tmp_path / "run" / trial["folder"]) for trial in (good, lost)]
+    assert [card["selected"] for card in cards] == ["best", "latest"]
+
+
 def test_checkpoint_of_a_trial_is_a_checkpoint(swept):
-    description, variables = checkpoint.load_trained(swept[1] / "finetune/trials/002", make_mesh())
+    folder = swept[1] / "finetune/trials/002"
+    description, variables = checkpoint.load_trained(folder, make_mesh())
+    assert checkpoint.read_card(folder)["selected"] == "latest"
     assert description.objective.lambda_ == 2.0 and "head" in variables["params"]

@@ -76,13 +76,13 @@ def _watched(stream, step, spoil, stop_at):
         yield rows()
 
 
-def train(folder, open_batches=batches, validate=None, stage=STAGE):
+def train(folder, open_batches=batches, validate=None, stage=STAGE, parts=None):
     step, state = start(stage)
     plan = loop.Plan(stage.name, 8, 8, 2.5, checkpoint_every=3, validate_every=3)
     folder.mkdir(exist_ok=True)
     with checkpoint.StageCheckpoints(folder) as saves:
         opened = partial(Progress, folder, stage.name, 8, 2.5)
-        return loop.train(plan, state, step, open_batches, validate, "mae", saves, opened)
+        return loop.train(plan, state, step, open_batches, validate, "mae", saves, opened, parts)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +158,30 @@ def test_the_best_by_validation_is_kept_beside_the_latest(tmp_path):
     )
     assert_same(best, seen[1])
     assert_same(latest, state.variables)
+
+
+def test_each_part_has_its_own_best_and_keeps_it_over_a_crash(tmp_path):
+    found = {"a": [5.0, 3.0, 3.0], "b": [2.0, None, 1.0], "c": [None] * 3}  # at steps 3, 6 and 8; None: diverged
+    saved, crashed = [], []
+
+    def validate(look, variables):
+        return {name: numbers[look] for name, numbers in found.items() if numbers[look] is not None}
+
+    def looks(first):
+        steps = iter(range(first, 3))
+        return lambda variables: validate(next(steps), variables)
+
+    def crash(step, variables):
+        crashed.append(step)
+        if len(crashed) == 2:
+            raise ZeroDivisionError
+
+    parts = {name: partial(lambda name, step, _: saved.append((name, step)), name) for name in found}
+    with pytest.raises(ZeroDivisionError):  # at step 6, of which nothing is saved
+        train(tmp_path / "run", validate=looks(0), parts=parts | {"a": crash})
+    _, summary = train(tmp_path / "run", validate=looks(1), parts=parts)
+    assert (saved, crashed) == ([("b", 3), ("a", 6), ("b", 8)], [3, 6])
+    assert summary["parts"] == {"a": {"step": 6, "a": 3.0}, "b": {"step": 8, "b": 1.0}} and summary["best"] is None
 
 
 def test_one_device_equals_four():

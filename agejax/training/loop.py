@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -59,14 +59,19 @@ def train(
     measure: str | None,
     checkpoints: StageCheckpoints,
     open_progress: Callable[[int], Progress],
+    parts: Mapping[str, Callable[[int, dict], None]] | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Trains to the end of the plan, from the newest checkpoint where there is one.
 
-    batches(step) opens the training batches from that step on: the data position is the step number. Returns the last
-    state and {"steps", "epochs", "images_per_second", "wall_seconds", "best": {...}, "validation": {...}}; "validation"
-    is that of the last state. Raises Diverged, Interrupted.
+    batches(step) opens the training batches from that step on: the data position is the step number. The variables
+    where `measure` was smallest are saved as the best. parts: where the state is several trained as one, {measure of
+    one of them: what saves its best, given the step and the variables of all}.
+
+    Returns the last state and {"steps", "epochs", "images_per_second", "wall_seconds", "best": {...}, "validation":
+    {...}}; "validation" is that of the last state. With parts also "parts": {measure: the best of that part}. Raises
+    Diverged, Interrupted.
     """
-    tally = {"seconds": 0.0, "best": None, "validation": None}
+    tally = {"seconds": 0.0, "best": None, "parts": {}, "validation": None}
     if restored := checkpoints.restore(state):
         state, tally = restored[0], tally | restored[1]
         say(f"{plan.name}: goes on at step {state.steps_made} of {plan.steps}")
@@ -79,15 +84,19 @@ def train(
         tally["next_example"] = step * plan.batch_size
         tally.update(speed.measured())
         progress.keep()
-        checkpoints.save(step, state, tally)
+        checkpoints.save(step, state, dict(tally))  # a copy, as it is written while training goes on
 
     def look(step, state):
         numbers = validate(state.variables)
         progress.write("val", step, numbers)
-        tally["validation"], best = numbers, tally["best"]
-        if measure in numbers and (best is None or numbers[measure] < best[measure]):
+        tally["validation"] = numbers
+        if _improves(measure, numbers, tally["best"]):
             tally["best"] = {"step": step, measure: numbers[measure]}
             checkpoints.save_best(step, state.variables)
+        for name, save_best in (parts or {}).items():
+            if _improves(name, numbers, tally["parts"].get(name)):
+                tally["parts"] = tally["parts"] | {name: {"step": step, name: numbers[name]}}
+                save_best(step, state.variables)
 
     with stop_signals() as stop, open_progress(start) as progress, batches(start) as stream:
         lines, waiting, step = Lines(plan, start, checkpoints, progress, speed), None, start
@@ -118,7 +127,12 @@ def train(
         "wall_seconds": round(spent_before + time.monotonic() - begun, 1),
         "best": tally["best"],
         "validation": tally["validation"],
-    }
+    } | ({"parts": tally["parts"]} if parts else {})
+
+
+def _improves(measure: str | None, numbers: dict[str, float], best: dict | None) -> bool:
+    """Of equal ones the first stays the best."""
+    return measure in numbers and (best is None or numbers[measure] < best[measure])
 
 
 class Lines:

@@ -3,7 +3,7 @@
 A trial is an Experiment of its own, the one that `--seed=3 --finetune.objective.lambda_=1` gives; all combinations are
 trained. Those of one shape are one program (agejax/training/trials.py). What a trial leaves is what a run leaves:
 
-    <stage>/trials/007/    stage.json, checkpoints/best, predictions.csv
+    <stage>/trials/007/    stage.json, checkpoints/best or, without moments, checkpoints/latest, predictions.csv
     <stage>/groups/0/      checkpoints/latest, metrics.jsonl, tensorboard: of trials trained together
 """
 
@@ -37,7 +37,7 @@ from experiments.sweeps.grids import grid
 from experiments.sweeps.table import row, status
 
 IMAGES_AT_ONCE = 1024  # a device and step, over all trials: more would not be faster, and would not fit
-LOOKS = 10  # at most: an epoch of a few examples is short, and every look tests all trials
+LOOKS = 10  # at most, where they decide nothing: an epoch of a few examples is short, and every look tests all trials
 
 
 class Member(NamedTuple):
@@ -54,6 +54,11 @@ class Member(NamedTuple):
     @property
     def folder(self) -> Path:
         return self.experiment.folder / self.trial.stage.name / "trials" / f"{self.number:03d}"
+
+    @property
+    def measure(self) -> str:
+        """What the validation of its group calls the trial's own error."""
+        return f"mae_{self.number:03d}"
 
 
 def experiments(experiment: Experiment) -> list[tuple[dict[str, Any], Experiment]]:
@@ -133,23 +138,26 @@ def train_group(group: list[Member], folder: Path, name: str) -> None:
     network = widest.description.network(first.stage.trainable)
 
     feed = trials.make_feed(every, [fed(m.experiment, *m.trial) for m in group], mesh, partial(told, name))
-    wanted = (experiment.checkpoint_epochs, experiment.validate_epochs)
-    looks = [max(1, round(every * per_epoch), steps // LOOKS) for every in wanted]
+    best, wanted = experiment.select == "best", (experiment.checkpoint_epochs, experiment.validate_epochs)
+    apart = (steps // LOOKS, 0 if best else steps // LOOKS)  # the best is chosen where a run of the trial alone looks
+    looks = [max(1, round(every * per_epoch), least) for every, least in zip(wanted, apart)]
     images = len(group) * first.stage.batch_size
     plan = loop.Plan(name, images, steps, per_epoch, *looks, dispatch=min(feed.dispatch, *looks))
     states = trials.place(trials.stack([start(member, steps, per_epoch) for member in group]), mesh)
+    cut = make_cut(group, mesh)
     with checkpoint.StageCheckpoints(folder) as checkpoints:
         states, summary = loop.train(
             plan,
             states,
             trials.make_trials_steps(every, network, steps, per_epoch, feed, mesh, way),
             feed.open,
-            make_validation(group, mesh),
+            make_validation(group, cut, mesh),
             None,
             checkpoints,
             partial(make_progress, folder, name, steps, per_epoch),
+            make_savers(group, cut, checkpoints) if best else None,
         )
-    finish(group, states.variables, summary, mesh)
+    finish(group, cut, states.variables, summary, mesh)
 
 
 def start(member: Member, steps: int, per_epoch: float):
@@ -160,27 +168,39 @@ def start(member: Member, steps: int, per_epoch: float):
     return new_state(variables, stage.make_optimizer(variables["params"], steps, per_epoch))
 
 
+def make_cut(group: list[Member], mesh: Mesh):
+    """(member, stacked variables) → its own, as a run of it alone has them."""
+    shapes = {}
+
+    def cut(i: int, variables) -> dict:
+        description = group[i].description
+        width = description.objective.head_size
+        if width not in shapes:
+            shapes[width] = variable_shapes(description.network(), description.image_size)
+        return trials.take_one(variables, i, shapes[width], mesh)
+
+    return cut
+
+
 def make_predictors(group: list[Member], data: str, split: str, mesh: Mesh, options: dict):
-    """(member, stacked variables) → Predictions on a split; one program and one reading for each width of head.
+    """(member, its own variables) → Predictions on a split; one program and one reading for each width of head.
 
     options: further ones of evaluate.predictor.
     """
     made = {}
 
-    def predict(i: int, variables) -> evaluate.Predictions:
+    def predict(i: int, own: dict) -> evaluate.Predictions:
         experiment, description = group[i].experiment, group[i].description
         width = description.objective.head_size
         if width not in made:
             examples = builders.open_split(data, experiment.data_dir, split)
-            shapes = variable_shapes(description.network(), description.image_size)
-            made[width] = evaluate.predictor(description, examples, mesh, keep=True, **options), shapes
-        predictor, shapes = made[width]
-        return predictor(trials.take_one(variables, i, shapes, mesh))
+            made[width] = evaluate.predictor(description, examples, mesh, keep=True, **options)
+        return made[width](own)
 
     return predict
 
 
-def make_validation(group: list[Member], mesh: Mesh):
+def make_validation(group: list[Member], cut, mesh: Mesh):
     """Stacked variables → MAE on the validation split: of each trial, their mean and standard deviation."""
     stage = group[0].trial.stage
     if not stage.validation_split:
@@ -189,13 +209,25 @@ def make_validation(group: list[Member], mesh: Mesh):
     predict = make_predictors(group, group[0].description.data, stage.validation_split, mesh, validated)
 
     def validate(variables):
-        every = [predict(i, variables) for i in range(len(group))]
-        mae = {member.number: metrics.mae(one.label, one.value) for member, one in zip(group, every) if is_whole(one)}
+        every = [predict(i, cut(i, variables)) for i in range(len(group))]
+        mae = {member.measure: metrics.mae(one.label, one.value) for member, one in zip(group, every) if is_whole(one)}
         known = list(mae.values())
         summary = {"mae": float(np.mean(known)), "mae_sd": sd(known)} if known else {}
-        return summary | {f"mae_{number:03d}": value for number, value in mae.items()}
+        return summary | mae
 
     return validate
+
+
+def make_savers(group: list[Member], cut, of_group: checkpoint.StageCheckpoints):
+    """{measure of a trial: (step, stacked variables) → its part of them saved as its best, when that returns}."""
+
+    def save_best(i: int, step: int, variables) -> None:
+        of_group.latest.wait_until_finished()  # two saves at once of several processes would meet at one barrier
+        group[i].folder.mkdir(parents=True, exist_ok=True)
+        with checkpoint.StageCheckpoints(group[i].folder) as checkpoints:
+            checkpoints.save_best(step, cut(i, variables))
+
+    return {member.measure: partial(save_best, i) for i, member in enumerate(group)}
 
 
 def is_whole(predictions: evaluate.Predictions) -> bool:
@@ -203,26 +235,45 @@ def is_whole(predictions: evaluate.Predictions) -> bool:
     return bool(np.isfinite(predictions.value).all())
 
 
-def finish(group: list[Member], variables, summary: dict, mesh: Mesh) -> None:
+def finish(group: list[Member], cut, variables, summary: dict, mesh: Mesh) -> None:
     """Tests each trial and writes its folder; the card last, as it marks the trial as finished."""
     experiment = group[0].experiment
     predict = make_predictors(group, experiment.data, experiment.test_split, mesh, tested(experiment))
     for i, member in enumerate(group):
-        shapes = variable_shapes(member.description.network(), member.description.image_size)
-        own = trials.take_one(variables, i, shapes, mesh)
-        member.folder.mkdir(parents=True, exist_ok=True)
-        with checkpoint.StageCheckpoints(member.folder) as checkpoints:
-            checkpoints.save_best(summary["steps"], own)
-        predictions = predict(i, variables)
+        own, selection = selected(member, cut(i, variables), summary, mesh)
+        predictions = predict(i, own)
+        card = selection | {
+            "parameters": count(own["params"]),
+            "examples": len(member.trial.source),
+            "trained_on": {"data": member.description.data, "split": member.trial.stage.train_split},
+            "images_per_second": summary["images_per_second"],
+            "seconds": round(summary["wall_seconds"] / len(group), 1),  # its share
+        }
         with together():
             if is_leader():
-                write_trial(member, predictions, summary, count(own["params"]), len(group))
+                write_trial(member, predictions, card)
 
 
-def write_trial(
-    member: Member, predictions: evaluate.Predictions, summary: dict, parameters: int, trained_together: int
-) -> None:
-    """predictions.csv and the card of a trial; its seconds are its share of those of the trials it was trained with."""
+def selected(member: Member, last: dict, summary: dict, mesh: Mesh) -> tuple[dict, dict]:
+    """The trial's best variables where those were saved, else the last ones, which are saved here; with what the card
+    says of them.
+
+    One that has diverged by the end has no best, as a run of it alone would have stopped.
+    """
+    measures = member.description.objective.measures
+    mae, best = (summary["validation"] or {}).get(member.measure), summary.get("parts", {}).get(member.measure)
+    if mae is not None and best:
+        own = checkpoint.load_variables(member.folder, member.description, "best", mesh)
+        mae = best[member.measure]
+        return own, {"validation": {measures: mae}, "best": {"step": best["step"], measures: mae}, "selected": "best"}
+    member.folder.mkdir(parents=True, exist_ok=True)
+    with checkpoint.StageCheckpoints(member.folder) as checkpoints:
+        checkpoints.save(summary["steps"], last, {})
+    return last, {"validation": None if mae is None else {measures: mae}, "selected": "latest"}
+
+
+def write_trial(member: Member, predictions: evaluate.Predictions, card: dict) -> None:
+    """predictions.csv of a trial and its card, with the test."""
     experiment, description = member.experiment, member.description
     if is_whole(predictions):
         test = evaluate.measure(predictions, description)
@@ -230,17 +281,8 @@ def write_trial(
         test = {"target": description.objective.target, "n": len(predictions.value), "mae": None}
     examples = builders.open_split(experiment.data, experiment.data_dir, experiment.test_split)
     evaluate.write_predictions(member.folder / "predictions.csv", examples, predictions, test["target"])
-    validated = (summary["validation"] or {}).get(f"mae_{member.number:03d}")
-    card = {
-        "validation": None if validated is None else {description.objective.measures: validated},
-        "test": test | {"data": experiment.data, "split": experiment.test_split},
-        "parameters": parameters,
-        "examples": len(member.trial.source),
-        "images_per_second": summary["images_per_second"],
-        "seconds": round(summary["wall_seconds"] / trained_together, 1),
-        "selected": "best",
-    }
-    checkpoint.write_card(member.folder, description, card)
+    test |= {"data": experiment.data, "split": experiment.test_split}
+    checkpoint.write_card(member.folder, description, card | {"test": test})
 
 
 def row_of(member: Member) -> dict:
