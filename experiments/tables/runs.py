@@ -98,7 +98,7 @@ class Planned(NamedTuple):
     def _stage(self, number: int) -> list:
         stage = self.experiment.stages[number]
         name = stage.data or self.experiment.data
-        prepared = "" if is_drawn(name) else builders.summary(name, self.setting.data_dir)
+        prepared = {} if is_drawn(name) else builders.summary(name, self.setting.data_dir) | {"versions": {}}
         return [number, specs.encode(stage) | {"data": name, "prepared": prepared}]
 
 
