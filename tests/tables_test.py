@@ -334,6 +334,8 @@ def test_everything_is_listed(capsys):
 def test_a_table_whole_and_again(tmp_path, drawn_data, capsys, monkeypatch):
     words = ["--paper=dldl_v2", "--table=single_stage,cost", "--data=synthetic", f"--data_dir={drawn_data}", *THIN]
     words += ["--seeds=2", f"--runs={tmp_path / 'runs'}", f"--json={tmp_path / 'lines.json'}", "--pretrain.epochs=0.4"]
+    monkeypatch.setattr(fills, "FORWARD_PIXELS", 64)
+    monkeypatch.setattr(fills, "FORWARD_PASSES", 1)
     assert papers.main(words) == 0
     found = json.loads((tmp_path / "lines.json").read_text())
     capsys.readouterr()
