@@ -73,7 +73,8 @@ def lae(data: str = "synthetic"):
     python experiments/run.py --config=lae
     python experiments/run.py --config=lae --data=mivia
 
-    Ours not run: data set not at hand.
+    Ours not run: data set not at hand. On AAF with TinyAgeNet at 48 px, 3 seeds, 2 CPU cores, the second stage took σ
+    from 5.06 to 4.57 (SD 0.08) and the MAE from 8.81 to 10.59 (docs/papers.md).
     """
     return _lae("lae", data, *TRICKS, "classifier")
 
