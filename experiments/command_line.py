@@ -83,7 +83,9 @@ def _row(name: str, argv: list[str]):
         return None
     if run.weights and not (run.instead_of or experiment.init or is_drawn(experiment.data)):
         raise UserError(f"{name} starts from weights: give --init=weights/{run.weights} (python -m agejax convert)")
-    return dataclasses.replace(parse([*words_on(run, experiment.data), *argv, config]), name=name)
+    if (fitting := words_on(run, experiment.data)) != run.words:
+        experiment = parse([*fitting, *argv, config])
+    return dataclasses.replace(experiment, name=name)
 
 
 def _first_words(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

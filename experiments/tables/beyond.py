@@ -8,12 +8,12 @@ import re
 
 from data_pipelines.samplers import trials
 from data_pipelines.schema import is_drawn
-from experiments.tables.dldl_v2 import FACES
+from experiments.tables.dldl_v2 import thin
 from experiments.tables.kinds import Before, Conformal, Number, OfGroup, Row, Run, Table, Tested, Trained
 
 BENCHMARK_SETS = ("agedb", "afad", "cacd2000", "chalearn16", "morph@se_0", "utkface")
 CROSS_SETS = ("morph@se_0", "agedb", "cacd2000", "utkface", "aaf")
-TAIL, WHOLE = "lae_strong", Run("dldl_v2_thin", FACES)
+TAIL, WHOLE = "lae_strong", thin()
 SHOTS, DRAWN_SHOTS, FEW_SETS = (3, 6, 12, 24, 49, 99, 198, 396, 990), (3, 12, 49, 198), ("morph@se_0",)
 GENDERS, ETHNICITIES = ("female", "male"), ("Black", "White", "Asian", "Hispanic", "Other")
 ETHNICITIES_OF = {  # data set → as it names them; none of others but manifest, which may name any
@@ -56,7 +56,7 @@ LOSSES = Table(
 PROTOCOLS = Table(
     "protocols", "the same people in training and test, and not", ("morph@rs_0", "morph@se_0"), ("mae", "cs5"),
     (
-        Row("ThinAgeNet", Trained(Run("dldl_v2_thin", FACES)), (Number("morph@rs_0", "mae", 1.969),)),
+        Row("ThinAgeNet", Trained(WHOLE), (Number("morph@rs_0", "mae", 1.969),)),
         Row("ResNet-50", Trained(Run("benchmark")), (Number("morph@se_0", "mae", 2.82),)),
     ),
     toy=("synthetic@by_image", "synthetic"), source="DLDL-v2; README of the Facial-Age-Estimation-Benchmark",
@@ -93,8 +93,8 @@ LONG_TAIL = Table(
 def few_shots(sets: tuple[str, ...]) -> Table:
     """ThinAgeNet, its faces known, fine-tuned on N examples."""
     sizes = DRAWN_SHOTS if is_drawn(sets[0]) else SHOTS
-    start = Row("N = 0", Before(Run("dldl_v2_thin", FACES)))
-    tuned = (Row(f"N = {n}", Trained(Run("dldl_v2_thin", (*FACES, *_few(n))))) for n in sizes)
+    start = Row("N = 0", Before(WHOLE))
+    tuned = (Row(f"N = {n}", Trained(thin(*_few(n)))) for n in sizes)
     return Table("few_shots", "fine-tuning on N examples", sets, ("mae",), (start, *tuned), made_of=few_shots)
 
 

@@ -83,7 +83,7 @@ FIGURES: dict[str, Callable[[Table, str, Setting], str]] = {
 
 def _first(planned: Planned) -> Path | None:
     """The finished run's stage, or its first trial."""
-    folder = planned.folder(len(planned.experiment.stages) - 1)
+    folder = planned.folder(planned.last)
     if not (folder / RESULTS).exists():
         return None
     return next(iter(fills.trials_of(folder, planned.experiment.stages[-1].name)), None)

@@ -72,10 +72,10 @@ def fused(fill: Fused, data: str, setting: Setting) -> Filled:
 def before(fill: Before, data: str, setting: Setting) -> Filled:
     """What the last stage starts from, tested; a head that is new to it is random."""
     planned = plan(fill.run, data, setting)
-    folder = planned.folder(len(planned.experiment.stages) - 1)
+    folder = planned.folder(planned.last)
     path = folder / BEFORE
     if not path.exists():
-        source = carry_out(planned, len(planned.experiment.stages) - 2)
+        source = carry_out(planned, planned.last - 1)
         description, variables = _start(planned, source)
         _predict(planned, description, variables, data, path, planned.experiment.test_split)
     return _filled(_answers([path], _target(planned)), planned, folder)
@@ -148,7 +148,7 @@ def of_group(fill: OfGroup, data: str, setting: Setting) -> Filled:
 def of_two_stages(fill: TwoStage, data: str, setting: Setting) -> Filled:
     """Features of the trunk before the last stage, or BIF, and a linear learner; nothing hangs on a seed."""
     planned = plan(fill.run, data, setting)
-    folder = planned.folder(len(planned.experiment.stages) - 1)
+    folder = planned.folder(planned.last)
     path = folder / f"{fill.features}-{fill.learner}.csv"
     if not path.exists():
         trunk = _trunk(planned) if fill.features == "cnn" else None
@@ -166,7 +166,7 @@ def of_two_stages(fill: TwoStage, data: str, setting: Setting) -> Filled:
 
 def _trunk(planned: Planned) -> tuple[checkpoint.Description, dict]:
     """What the last stage would start from. Raises Missing where that is nothing."""
-    source = carry_out(planned, len(planned.experiment.stages) - 2)
+    source = carry_out(planned, planned.last - 1)
     if source is None:
         raise Missing("; ".join(("features of a network that knows nothing", *planned.notes)))
     return _start(planned, source)
@@ -204,7 +204,7 @@ def answers(folder: Path, values: tuple[tuple[str, float], ...] = ()) -> Answers
 def at_hand(fill: Trained | Before, data: str, setting: Setting) -> Answers | None:
     """Those of a row that has run; None where it has not."""
     planned = plan(fill.run, data, setting)
-    folder = planned.folder(len(planned.experiment.stages) - 1)
+    folder = planned.folder(planned.last)
     if isinstance(fill, Before):
         return _answers([folder / BEFORE], _target(planned)) if (folder / BEFORE).exists() else None
     return answers(folder, fill.values) if (folder / RESULTS).exists() else None
@@ -234,7 +234,7 @@ def _filled(found: Answers, planned: Planned, folder: Path) -> Filled:
 
 def _start(planned: Planned, source: Path | None) -> tuple[checkpoint.Description, dict]:
     """The last stage's network with the weights that it starts from."""
-    experiment, number = planned.experiment, len(planned.experiment.stages) - 1
+    experiment, number = planned.experiment, planned.last
     stage, taken = experiment.stages[number], load_before(source, make_mesh()) if source else None
     description = take_over(stage, describe(experiment, stage, taken), taken, tell=False)
     given = (taken.description, taken.variables) if taken else None

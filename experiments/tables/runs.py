@@ -74,6 +74,11 @@ class Planned(NamedTuple):
     words: tuple[str, ...]
     """What run.py would be given for all stages."""
 
+    @property
+    def last(self) -> int:
+        """Number of the stage that is tested."""
+        return len(self.experiment.stages) - 1
+
     def folder(self, number: int) -> Path:
         """Of the stage: its name, and a digest of what decides its weights (of the last: its test, too)."""
         digest = hashlib.sha256(json.dumps(self._decides(number), sort_keys=True).encode()).hexdigest()
@@ -87,8 +92,8 @@ class Planned(NamedTuple):
         return (*self.words, *fewer, *([f"--init={self.init}"] if self.init else []))
 
     def _decides(self, number: int) -> dict:
-        known, last = specs.encode(self.experiment), len(self.experiment.stages) - 1
-        early = () if number == last else NOT_YET
+        known = specs.encode(self.experiment)
+        early = () if number == self.last else NOT_YET
         if self.experiment.select == "best":  # by validation
             early = tuple(name for name in early if name != "validate_epochs")
         left_out = {*FREE_TO_CHANGE, "stages", "init", *early}
@@ -221,11 +226,11 @@ def carry_out(planned: Planned, number: int | None = None) -> Path | None:
 
     The folder of the last of them; None where there is none to train. Raises UserError where one fails, Stopped.
     """
-    last, before = len(planned.experiment.stages) - 1, planned.init
-    upto = last if number is None else number
+    before, upto = planned.init, planned.last if number is None else number
     for i in (i for i in planned.numbers if i <= upto):
         folder = planned.folder(i)
-        finished = folder / RESULTS if i == last else folder / planned.experiment.stages[i].name / checkpoint.CARD
+        stage = planned.experiment.stages[i].name
+        finished = folder / RESULTS if i == planned.last else folder / stage / checkpoint.CARD
         if not finished.exists():
             _train(planned, i, folder, before)
         before = folder
@@ -235,10 +240,10 @@ def carry_out(planned: Planned, number: int | None = None) -> Path | None:
 def _train(planned: Planned, number: int, folder: Path, init: Path | None) -> None:
     if folder in FAILED:
         raise UserError(FAILED[folder])
-    stage, last = planned.experiment.stages[number].name, len(planned.experiment.stages) - 1
+    stage = planned.experiment.stages[number].name
     one = dataclasses.replace(
         planned.experiment, only=(stage,), init=init, workdir=folder,
-        sweep=planned.experiment.sweep if number == last else (),
+        sweep=planned.experiment.sweep if number == planned.last else (),
     )  # fmt: skip
     words = [*planned.words, f"--stages={stage}", *([f"--init={init}"] if init else []), f"--workdir={folder}"]
     try:
